@@ -1,0 +1,78 @@
+# `make demo` and `make test` need Python 3.11 or newer, make and PyPI, and nothing else.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test serve lint format protos protos-check lock bench soak fuzz test-ollama clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "make: Python 3.11 or newer is needed; name it with PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "make: this Python has no venv; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNTIME): requirements/build.lock requirements/runtime.lock pyproject.toml clients/python/pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes --no-deps -r requirements/build.lock -r requirements/runtime.lock
+	$(PIP) install --no-deps --no-build-isolation -e clients/python -e .
+	@touch $@
+
+$(DEV): requirements/dev.lock $(RUNTIME)
+	$(PIP) install --require-hashes --no-deps -r requirements/dev.lock
+	@touch $@
+
+demo: $(RUNTIME) ## bring one model in, end to end (MODEL=path, OLLAMA_URL=..., KEEP=1)
+	$(BIN)/python scripts/demo.py
+
+test: $(DEV) ## all tests, on SQLite and PostgreSQL
+	$(BIN)/python -m pytest $(TESTS)
+
+serve: $(RUNTIME) ## run the service in the foreground
+	$(BIN)/python -m ingest_service serve
+
+lint: $(DEV) ## every static check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/python scripts/generate_stubs.py --check
+	$(BIN)/python scripts/check_tree.py
+
+format: $(DEV) ## put the code into shape
+	$(BIN)/ruff check --fix-only --exit-zero .
+	$(BIN)/ruff format .
+	$(BIN)/buf format -w
+
+protos: $(DEV) ## generate the Python stubs from protos/
+	$(BIN)/python scripts/generate_stubs.py
+
+lock: $(DEV) ## resolve the dependencies anew and pin them with hashes
+	$(BIN)/python scripts/lock.py
+
+bench: $(DEV) ## benchmarks
+	@echo "make bench: not there yet (see README, What is not there yet)" >&2; exit 2
+
+soak: $(DEV) ## the tests that take minutes
+	$(BIN)/python -m pytest -m soak --override-ini timeout=3600
+
+fuzz: $(DEV) ## fuzzers of the file readers
+	@echo "make fuzz: not there yet (see README, What is not there yet)" >&2; exit 2
+
+test-ollama: $(DEV) ## the contract tests against a real Ollama at OLLAMA_URL
+	@test -n "$${OLLAMA_URL:-}" || { echo "make test-ollama: set OLLAMA_URL" >&2; exit 2; }
+	$(BIN)/python -m pytest -m real_ollama
+
+clean: ## remove what make made
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
