@@ -1,0 +1,66 @@
+"""`python -m ingest_service serve | migrate | check`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from ingest_service.app import StartError, migrate_only, serve
+from ingest_service.config import PREFIX, SETTINGS, SettingError, load_settings
+from ingest_service.telemetry.logs import configure_logs
+
+_WRONG_USE = 2
+
+
+def _settings_help() -> str:
+    width = max(len(setting.name) for setting in SETTINGS) + len(PREFIX)
+    lines = [
+        f"  {PREFIX + setting.name:<{width}}  {setting.help} (default: {setting.default or 'none'})"
+        for setting in SETTINGS
+    ]
+    return "\n".join(["settings, from the environment:", *lines])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ingest_service", description="The model ingest service.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("serve", "run the service until SIGTERM"),
+        ("migrate", "bring the database's schema up to date"),
+        ("check", "check the settings and print them"),
+    ):
+        commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=_settings_help(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    return parser
+
+
+def main() -> int:
+    """The exit code: 0 done, 2 a setting or what it names cannot be used (one line on stderr says which)."""
+    command = _parser().parse_args().command
+    try:
+        settings = load_settings()
+        configure_logs(settings.log_level, settings.log_format)
+        if command == "serve":
+            if settings.allow_insecure:
+                sys.stderr.write("warning: INGEST_ALLOW_INSECURE is set: anybody who can connect may push\n")
+            asyncio.run(serve(settings))
+        elif command == "migrate":
+            before, after = asyncio.run(migrate_only(settings))
+            sys.stdout.write(f"schema: {before or 'none'} -> {after}\n")
+        else:
+            lines = (f"{PREFIX}{name.upper()}={value}\n" for name, value in settings.public().items())
+            sys.stdout.writelines(lines)
+    except (SettingError, StartError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return _WRONG_USE
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

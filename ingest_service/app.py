@@ -1,0 +1,233 @@
+"""Builds every part once, starts and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import signal
+from datetime import UTC, datetime
+from importlib.metadata import version as distribution_version
+from pathlib import Path
+
+from ingest_service.config import Settings
+from ingest_service.database import Database
+from ingest_service.database.migrate import SchemaTooNew, migrate
+from ingest_service.events import Hub, Watches
+from ingest_service.forwarding import ForwardingSettings, Target, Worker
+from ingest_service.ingests.boot import Recovery, WrongStore, check_identity
+from ingest_service.ingests.limits import Limits
+from ingest_service.ingests.readiness import Readiness
+from ingest_service.ingests.service import Ingests
+from ingest_service.ingests.uploads import Uploads
+from ingest_service.rpc.catalog_servicer import CatalogServicer
+from ingest_service.rpc.ingest_servicer import IngestServicer
+from ingest_service.rpc.server import RpcServer
+from ingest_service.storage import FileExecutor, LocalBlobStore, Sha256
+from ingest_service.storage.posix import make_directory
+from ingest_service.vocabulary.errors import BackendDown, IngestError
+
+_log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The service cannot start; the message is one line that names the setting and the remedy."""
+
+
+def now() -> datetime:
+    """The wall clock, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """A random id of lower-case hex digits."""
+    return secrets.token_hex(12)
+
+
+class Service:
+    """One process of the service: `start`, then `stop`. Used by the `serve` command and by tests."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.limits = Limits(
+            max_file_bytes=settings.max_file_bytes,
+            window_bytes=settings.window_bytes,
+            total_window_bytes=settings.total_window_bytes,
+            checkpoint_bytes=settings.checkpoint_bytes,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            idle_seconds=settings.upload_idle_seconds,
+            require_digest=settings.require_digest,
+        )
+        self.executor = FileExecutor(settings.file_threads)
+        self.database = Database(settings.database_url)
+        self.store = LocalBlobStore(settings.data_dir, self.executor)
+        self.hub = Hub()
+        self.database.on_event(self.hub.wake)
+        target_names = [target.name for target in settings.targets]
+        self.ingests = Ingests(self.database, self.store, self.limits, target_names, clock=now, new_id=new_id)
+        self.uploads = Uploads(
+            self.database, self.store, self.limits, clock=now, new_hasher=lambda: Sha256(self.executor)
+        )
+        self.ingests.on_cancel(self.uploads.cancelled)
+        self.watches = Watches(self.database, self.hub, max_watches=settings.max_watches)
+        self.worker = Worker(
+            self.database,
+            self.store,
+            self.hub,
+            [Target(target.name, target.url) for target in settings.targets],
+            ForwardingSettings(
+                retry_seconds=settings.deployment_retry_seconds,
+                lease_seconds=settings.lease_seconds,
+                max_concurrent=settings.max_deployments,
+            ),
+            owner=new_id(),
+            clock=now,
+        )
+        self.rpc = RpcServer(
+            IngestServicer(
+                self.ingests,
+                self.uploads,
+                self.watches,
+                self.limits,
+                target_names,
+                version=distribution_version("model-ingest-service"),
+                clock=now,
+            ),
+            CatalogServicer(self.ingests),
+        )
+        self.readiness = Readiness(
+            self.database, self.store, self.rpc.set_serving, period_seconds=settings.readiness_seconds
+        )
+        self.port = 0
+
+    async def start(self) -> None:
+        """Everything a boot checks and puts right, then SERVING. Raises StartError; `stop` cleans up."""
+        _log.info("starting", extra=self._settings.public())
+        await self._open_directory()
+        await self._open_database()
+        try:
+            store_id = await check_identity(self.database, self._settings.data_dir, self.executor, new_id)
+        except WrongStore as error:
+            raise StartError(str(error)) from error
+        await Recovery(self.database, self.store, clock=now).run()
+        await self._log_contents(store_id)
+        try:
+            self.port = await self.rpc.start(self._settings.listen)
+        except OSError as error:
+            raise StartError(
+                f"INGEST_LISTEN={self._settings.listen} cannot be listened on: is the port taken, the address"
+                " not this machine's? Choose another."
+            ) from error
+        self.worker.start()
+        await self.readiness.start()
+        _log.info("serving", extra={"listen": self._settings.listen, "port": self.port})
+
+    async def stop(self, grace_seconds: float | None = None) -> None:
+        """Drains in order: not ready, no new calls, watches, uploads, worker, database, threads."""
+        grace = self._settings.drain_seconds if grace_seconds is None else grace_seconds
+        _log.info("draining", extra={"grace_seconds": grace, "uploads": self.uploads.active})
+        await self.readiness.stop()
+        # The server's own grace is longer: uploads are ended by us, with a reason, before it cancels them.
+        stopping = asyncio.create_task(self.rpc.stop(grace + 2.0))
+        self.watches.drain()
+        await self.uploads.drain(grace)
+        await stopping
+        await self.uploads.close()
+        await self.worker.stop()
+        await self.database.close()
+        self.executor.close()
+        _log.info("stopped")
+
+    async def _open_directory(self) -> None:
+        directory = self._settings.data_dir
+        try:
+            await self.executor.run(_make_data_directory, directory)
+            await self.store.prepare()
+            await self.store.probe()
+        except (OSError, IngestError) as error:
+            raise StartError(
+                f"INGEST_DATA_DIR {directory} cannot be written ({_cause(error)}): make it a directory that"
+                " this user may write, with room on its disk."
+            ) from error
+
+    async def _open_database(self) -> None:
+        try:
+            before, after = await migrate(self.database)
+        except SchemaTooNew as error:
+            raise StartError(
+                f"INGEST_DATABASE_URL is at schema {error}, which is newer than this program: run the newer"
+                " version."
+            ) from error
+        except Exception as error:
+            _log.debug("the database cannot be opened", exc_info=error)
+            raise StartError(
+                f"INGEST_DATABASE_URL {self._settings.public()['database_url']} cannot be opened"
+                f" ({_cause(error)}): start the database, or correct the setting."
+            ) from error
+        if before != after:
+            _log.info("database migrated", extra={"from_revision": before, "to_revision": after})
+
+    async def _log_contents(self, store_id: str) -> None:
+        models = await self.database.read(lambda tx: tx.models.count())
+        blobs, size_bytes = await self.database.read(lambda tx: tx.blobs.totals())
+        moving = await self.database.read(lambda tx: tx.deployments.moving_count())
+        _log.info(
+            "store opened",
+            extra={
+                "store_id": store_id,
+                "models": models,
+                "blobs": blobs,
+                "blob_bytes": size_bytes,
+                "free_bytes": await self.store.free_bytes(),
+                "deployments_to_do": moving,
+            },
+        )
+
+
+async def serve(settings: Settings) -> None:
+    """Runs the service until SIGTERM or SIGINT. Raises StartError."""
+    service = Service(settings)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await service.start()
+        await stop.wait()
+    except BaseException:
+        with contextlib.suppress(IngestError):
+            await service.stop(0.0)
+        raise
+    await service.stop()
+
+
+async def migrate_only(settings: Settings) -> tuple[str | None, str]:
+    """Brings the schema up to date; answers the revision before and after. Raises StartError."""
+    if settings.database_url.startswith("sqlite"):
+        await asyncio.to_thread(_make_data_directory, settings.data_dir)
+    database = Database(settings.database_url)
+    try:
+        return await migrate(database)
+    except (OSError, BackendDown) as error:
+        raise StartError(f"INGEST_DATABASE_URL cannot be opened ({_cause(error)})") from error
+    finally:
+        await database.close()
+
+
+def _make_data_directory(directory: Path) -> None:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(directory, 0o755)
+    make_directory(directory / "import", 0o755)
+
+
+def _cause(error: BaseException) -> str:
+    """The system's word for what is wrong, not a library's page of it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.errno is not None:
+            return os.strerror(inner.errno) if inner.errno in errno.errorcode else str(inner)
+        inner = getattr(inner, "orig", None) or inner.__cause__
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,0 +1,244 @@
+"""One frozen, validated settings object. Every setting is an environment variable with the prefix INGEST_.
+
+Read by `app` only. `serve --help` and the README's table are made from `SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+PREFIX = "INGEST_"
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+class SettingError(Exception):
+    """A setting is wrong; the message names it and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its name without prefix, its default as it would be written, what it does."""
+
+    name: str
+    default: str
+    parse: Callable[[str], Any]
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSetting:
+    """One target, by name."""
+
+    name: str
+    url: str
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError(f"it must be {low} to {high}")
+        return value
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise ValueError(f"it must be {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def _boolean(text: str) -> bool:
+    folded = text.strip().lower()
+    if folded in _TRUE:
+        return True
+    if folded in _FALSE:
+        return False
+    raise ValueError("it must be true or false")
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"it must be one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _listen(text: str) -> str:
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError("it must be HOST:PORT, for example 127.0.0.1:50051")
+    return text
+
+
+def _targets(text: str) -> tuple[TargetSetting, ...]:
+    targets: list[TargetSetting] = []
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        name, separator, url = pair.partition("=")
+        parts = urlsplit(url)
+        if not separator or not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
+            raise ValueError("it must be NAME=URL pairs, comma-separated, names of letters, digits, - and _")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"the URL of {name} must be http://HOST:PORT or https://HOST:PORT")
+        if any(target.name == name for target in targets):
+            raise ValueError(f"{name} is there twice")
+        targets.append(TargetSetting(name, url.rstrip("/")))
+    return tuple(targets)
+
+
+def _database_url(text: str) -> str:
+    if text and not text.startswith(("sqlite+aiosqlite:///", "postgresql+asyncpg://")):
+        raise ValueError("it must start with sqlite+aiosqlite:/// or postgresql+asyncpg://")
+    return text
+
+
+_GIBIBYTE = 1024**3
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("LISTEN", "127.0.0.1:50051", _listen, "address of the gRPC port"),
+    Setting(
+        "ALLOW_INSECURE", "false", _boolean,
+        "allow LISTEN on an address that others reach, without authentication",
+    ),
+    Setting("DATA_DIR", "./data", Path, "directory of the stored bytes; local disk only"),
+    Setting(
+        "DATABASE_URL", "", _database_url,
+        "sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER@HOST/NAME; default: ingest.db in DATA_DIR",
+    ),
+    Setting(
+        "TARGETS", "default=http://127.0.0.1:11434", _targets,
+        "Ollama endpoints as NAME=URL, comma-separated; set but empty: store only",
+    ),
+    Setting("REQUIRE_DIGEST", "true", _boolean, "refuse files whose sha256 the client never gives"),
+    Setting(
+        "MAX_FILE_BYTES", str(1024 * _GIBIBYTE), _integer(1, 2**62), "a larger file is refused",
+    ),
+    Setting(
+        "WINDOW_BYTES", str(16 * 1024**2), _integer(4 * 1024**2, 1024**3),
+        "received-but-unwritten bytes of one upload",
+    ),
+    Setting(
+        "TOTAL_WINDOW_BYTES", str(256 * 1024**2), _integer(4 * 1024**2, 64 * _GIBIBYTE),
+        "received-but-unwritten bytes of all uploads together",
+    ),
+    Setting(
+        "CHECKPOINT_BYTES", str(64 * 1024**2), _integer(1024**2, _GIBIBYTE),
+        "received bytes are made durable at least this often",
+    ),
+    Setting(
+        "CHECKPOINT_SECONDS", "5", _number(0.05, 60), "and this long after the first that is not",
+    ),
+    Setting(
+        "UPLOAD_IDLE_SECONDS", "60", _number(0.1, 3600),
+        "an upload's stream without a message for this long is ended",
+    ),
+    Setting(
+        "DEPLOYMENT_RETRY_SECONDS", "3600", _number(0, 7 * 86400),
+        "how long a target that does not answer is tried again",
+    ),
+    Setting("LEASE_SECONDS", "15", _number(0.5, 600), "after this long a killed worker's work is taken over"),
+    Setting("MAX_DEPLOYMENTS", "4", _integer(1, 64), "deployments driven at once, one per target"),
+    Setting("MAX_WATCHES", "2000", _integer(1, 100_000), "WatchIngest calls at once"),
+    Setting("FILE_THREADS", "8", _integer(2, 64), "threads for file and hash work"),
+    Setting("DRAIN_SECONDS", "20", _number(0, 3600), "on SIGTERM, running uploads may go on for this long"),
+    Setting("READINESS_SECONDS", "5", _number(0.1, 300), "how often directory and database are re-checked"),
+    Setting("LOG_LEVEL", "INFO", _choice("DEBUG", "INFO", "WARNING", "ERROR"), "least level that is logged"),
+    Setting("LOG_FORMAT", "text", _choice("text", "json"), "`text` (logfmt) or `json`, on stderr"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings, parsed; see SETTINGS for what each does."""
+
+    listen: str
+    allow_insecure: bool
+    data_dir: Path
+    database_url: str
+    targets: tuple[TargetSetting, ...]
+    require_digest: bool
+    max_file_bytes: int
+    window_bytes: int
+    total_window_bytes: int
+    checkpoint_bytes: int
+    checkpoint_seconds: float
+    upload_idle_seconds: float
+    deployment_retry_seconds: float
+    lease_seconds: float
+    max_deployments: int
+    max_watches: int
+    file_threads: int
+    drain_seconds: float
+    readiness_seconds: float
+    log_level: str
+    log_format: str
+
+    def public(self) -> dict[str, str]:
+        """For the log: every setting, secrets masked."""
+        values = {name: str(getattr(self, name)) for name in self.__slots__}
+        values["database_url"] = _masked(self.database_url)
+        values["targets"] = ",".join(f"{target.name}={_masked(target.url)}" for target in self.targets)
+        return values
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Reads the environment. Raises SettingError, naming the setting, also for a name that nobody knows."""
+    variables = os.environ if environment is None else environment
+    known = {PREFIX + setting.name for setting in SETTINGS}
+    for name in sorted(variables):
+        if name.startswith(PREFIX) and name not in known:
+            raise SettingError(f"{name} is no setting; `python -m ingest_service serve --help` lists them")
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        text = variables.get(PREFIX + setting.name, setting.default)
+        try:
+            values[setting.name.lower()] = setting.parse(text)
+        except ValueError as error:
+            why = str(error) if str(error).startswith(("it ", "the ")) else "it must be a number"
+            raise SettingError(f"{PREFIX}{setting.name}={text!r} cannot be used: {why}") from None
+    if not values["database_url"]:
+        values["database_url"] = f"sqlite+aiosqlite:///{values['data_dir'] / 'ingest.db'}"
+    settings = Settings(**values)
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    if settings.window_bytes > settings.total_window_bytes:
+        raise SettingError("INGEST_TOTAL_WINDOW_BYTES must not be smaller than INGEST_WINDOW_BYTES")
+    host = settings.listen.rpartition(":")[0].strip("[]")
+    if not _is_loopback(host) and not settings.allow_insecure:
+        raise SettingError(
+            f"INGEST_LISTEN={settings.listen} can be reached by others and there is no authentication yet:"
+            " listen on 127.0.0.1, or set INGEST_ALLOW_INSECURE=1 if the network is trusted"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _masked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return url.replace(f":{parts.password}@", ":***@", 1)

@@ -1,0 +1,52 @@
+"""Queries on blobs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import func, insert, select, update
+
+from ingest_service.database.rows import blob_from_row
+from ingest_service.database.statements import Statements
+from ingest_service.database.tables import blobs
+from ingest_service.vocabulary.records import Blob
+from ingest_service.vocabulary.states import BlobState
+
+
+class BlobQueries:
+    """Reads and writes `blobs`."""
+
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
+
+    async def live(self, sha256: str) -> Blob | None:
+        """The blob if it may be referred to.
+
+        The row is locked in share mode, so that whoever would delete it waits until the reference that the
+        caller writes in this transaction is there (design.md section 4, "references are rows").
+        """
+        query = select(blobs).where(blobs.c.sha256 == sha256, blobs.c.state == str(BlobState.LIVE))
+        row = (await self._statements.run(query.with_for_update(read=True))).mappings().one_or_none()
+        return None if row is None else blob_from_row(row)
+
+    async def make_live(self, sha256: str, size_bytes: int, file_format: str, now: datetime) -> None:
+        """Records published bytes; a blob that was DELETING or CORRUPT is LIVE again."""
+        existing = (
+            await self._statements.run(
+                select(blobs.c.state).where(blobs.c.sha256 == sha256).with_for_update()
+            )
+        ).scalar_one_or_none()
+        values = {"size_bytes": size_bytes, "state": str(BlobState.LIVE), "format": file_format}
+        if existing is None:
+            await self._statements.run(insert(blobs).values(sha256=sha256, created_at=now, **values))
+        elif existing != BlobState.LIVE:
+            await self._statements.run(update(blobs).where(blobs.c.sha256 == sha256).values(**values))
+
+    async def totals(self) -> tuple[int, int]:
+        """How many LIVE blobs there are, and their bytes."""
+        query = select(
+            func.count().label("blobs"),
+            func.coalesce(func.sum(blobs.c.size_bytes), 0).label("bytes"),
+        ).where(blobs.c.state == str(BlobState.LIVE))
+        totals = (await self._statements.run(query)).mappings().one()
+        return int(totals["blobs"]), int(totals["bytes"])

@@ -1,0 +1,138 @@
+"""Queries on deployments: the job queue of the forwarding room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import and_, func, insert, or_, select, update
+
+from ingest_service.database.rows import changed, deployment_from_row, deployment_values
+from ingest_service.database.statements import Statements
+from ingest_service.database.tables import deployments, ingests
+from ingest_service.database.types import database_now
+from ingest_service.vocabulary.records import Deployment
+from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, IngestState
+
+_MOVING = [str(state) for state in DEPLOYMENT_MOVING]
+_FORWARDED = [str(IngestState.FORWARDING), str(IngestState.CANCELLING)]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to drive one deployment; void once somebody claimed it with a higher fencing number."""
+
+    deployment_id: str
+    ingest_id: str
+    target: str
+    fencing: int
+
+
+class DeploymentQueries:
+    """Reads and writes `deployments`."""
+
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
+
+    async def of_ingests(self, ingest_ids: Sequence[str]) -> dict[str, list[Deployment]]:
+        """The deployments of each ingest, in the order of the configuration."""
+        query = (
+            select(deployments)
+            .where(deployments.c.ingest_id.in_(ingest_ids))
+            .order_by(deployments.c.position)
+        )
+        found: dict[str, list[Deployment]] = {ingest_id: [] for ingest_id in ingest_ids}
+        for row in (await self._statements.run(query)).mappings():
+            found[row["ingest_id"]].append(deployment_from_row(row))
+        return found
+
+    async def insert(self, new: Sequence[Deployment]) -> None:
+        """Writes the deployments of a new ingest."""
+        rows = [
+            {**deployment_values(deployment), "position": position} for position, deployment in enumerate(new)
+        ]
+        if rows:
+            await self._statements.run(insert(deployments), rows)
+
+    async def save(self, before: Deployment, after: Deployment) -> None:
+        """Writes what changed. A deployment that no longer moves, or waits, gives up its lease."""
+        values = changed(deployment_values(before), deployment_values(after))
+        if after.state not in DEPLOYMENT_MOVING or after.next_attempt_at is not None:
+            values |= {"lease_owner": None, "lease_until_us": None}
+        if values:
+            statement = update(deployments).where(deployments.c.id == after.id).values(**values)
+            await self._statements.run(statement)
+
+    async def claim(
+        self, owner: str, targets: Sequence[str], busy_targets: Sequence[str], lease_seconds: float
+    ) -> Lease | None:
+        """Takes the oldest due deployment on one of `targets` that is free; None if there is none.
+
+        One conditional UPDATE; on PostgreSQL claimants pass by each other's rows (SKIP LOCKED), on SQLite the
+        transaction holds the one write lock anyway and SQLAlchemy drops the clause.
+        """
+        now = database_now()
+        due = (
+            select(deployments.c.id)
+            .join(ingests, ingests.c.id == deployments.c.ingest_id)
+            .where(
+                ingests.c.state.in_(_FORWARDED),
+                deployments.c.state.in_(_MOVING),
+                deployments.c.target.in_(targets),
+                deployments.c.target.not_in(busy_targets),
+                or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < now),
+                or_(deployments.c.next_attempt_at.is_(None), deployments.c.next_attempt_at <= now),
+            )
+            .order_by(ingests.c.number)
+            .limit(1)
+            .with_for_update(skip_locked=True, of=deployments)
+        )
+        statement = (
+            update(deployments)
+            .where(deployments.c.id == due.scalar_subquery())
+            .values(
+                lease_owner=owner,
+                lease_until_us=now + int(lease_seconds * 1_000_000),
+                fencing=deployments.c.fencing + 1,
+                attempts=deployments.c.attempts + 1,
+                next_attempt_at=None,
+            )
+            .returning(deployments.c.id, deployments.c.ingest_id, deployments.c.target, deployments.c.fencing)
+        )
+        row = (await self._statements.run(statement)).one_or_none()
+        return None if row is None else Lease(row.id, row.ingest_id, row.target, row.fencing)
+
+    async def renew(
+        self, lease: Lease, lease_seconds: float, progress: tuple[int, int] | None
+    ) -> bool | None:
+        """Extends a lease and writes the lossy progress with it.
+
+        Answers whether a cancel was asked for, or None if the lease is lost.
+        """
+        values: dict[str, object] = {"lease_until_us": database_now() + int(lease_seconds * 1_000_000)}
+        if progress is not None:
+            values |= {"progress_bytes": progress[0], "progress_total_bytes": progress[1]}
+        statement = (
+            update(deployments)
+            .where(
+                and_(deployments.c.id == lease.deployment_id, deployments.c.fencing == lease.fencing),
+                deployments.c.state.in_(_MOVING),
+            )
+            .values(values)
+            .returning(deployments.c.cancel_requested)
+        )
+        return (await self._statements.run(statement)).scalar_one_or_none()
+
+    async def release_all(self, owner: str) -> None:
+        """Ends the leases of a worker that stops in good order, so that the next need not wait for them."""
+        statement = (
+            update(deployments)
+            .where(deployments.c.lease_owner == owner)
+            .values(lease_owner=None, lease_until_us=None)
+        )
+        await self._statements.run(statement)
+
+    async def moving_count(self) -> int:
+        """Deployments that can still move."""
+        query = select(func.count()).where(deployments.c.state.in_(_MOVING))
+        return int((await self._statements.run(query)).scalar_one())

@@ -1,0 +1,132 @@
+"""The database: opens it, runs transactions, says in the house's own errors when it cannot.
+
+Every transaction runs in a task of its own, shielded from its caller: a caller that is cancelled leaves a
+transaction that still commits or rolls back whole, and never a half-used connection (peers.md section 4
+number 25). Nothing but statements happens inside one, so it is short; `_TRANSACTION_SECONDS` bounds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+from sqlalchemy import exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from ingest_service.database.connect import BEGIN_OPTION, create_engine
+from ingest_service.database.transaction import Statements, Transaction
+from ingest_service.vocabulary.errors import BackendDown, StorageFull
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+#: Longer than SQLite's busy_timeout and PostgreSQL's lock_timeout, so that those speak first.
+_TRANSACTION_SECONDS = 40.0
+#: Deadlocks and serialisation failures are retried; our lock order makes them rare.
+_RETRIES = 3
+_RETRYABLE_SQLSTATES = frozenset({"40001", "40P01"})
+
+
+class Conflict(Exception):
+    """A unique value is taken: somebody else committed it first."""
+
+
+class Database:
+    """Metadata, on SQLite or PostgreSQL. One per process."""
+
+    def __init__(self, url: str, *, pool_size: int = 8) -> None:
+        self._engine: AsyncEngine = create_engine(url, pool_size)
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        # SQLite has one writer: waiting here is fair and cheap, waiting in its busy loop is neither.
+        self._writer = asyncio.Lock() if self._is_sqlite else None
+        self._running: set[asyncio.Task[object]] = set()
+        self._listeners: list[Callable[[str], None]] = []
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """For migrations and tests."""
+        return self._engine
+
+    def on_event(self, listener: Callable[[str], None]) -> None:
+        """`listener` is called with an ingest's id after each commit that gave it events."""
+        self._listeners.append(listener)
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[_T]]) -> _T:
+        """Runs `work` in one writing transaction and commits it.
+
+        Raises what `work` raises (and rolls back); Conflict when a unique value is
+        taken; BackendDown when the database cannot be reached or is
+        locked for too long; StorageFull when its disk is full. `work` may run again after a deadlock, so it
+        must have no effect but its statements.
+        """
+        return await self._in_own_task(work, begin="IMMEDIATE")
+
+    async def read(self, work: Callable[[Transaction], Awaitable[_T]]) -> _T:
+        """Runs `work` in one reading transaction: a consistent snapshot, no lock. Raises as `transact`."""
+        return await self._in_own_task(work, begin="DEFERRED")
+
+    async def close(self) -> None:
+        """Lets running transactions end, then closes every connection."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=_TRANSACTION_SECONDS)
+        await self._engine.dispose()
+
+    async def _in_own_task(self, work: Callable[[Transaction], Awaitable[_T]], *, begin: str) -> _T:
+        task: asyncio.Task[_T] = asyncio.create_task(self._attempts(work, begin=begin))
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # a caller that was cancelled will not ask for it
+
+    async def _attempts(self, work: Callable[[Transaction], Awaitable[_T]], *, begin: str) -> _T:
+        for attempt in range(_RETRIES + 1):
+            try:
+                async with asyncio.timeout(_TRANSACTION_SECONDS):
+                    return await self._once(work, begin=begin)
+            except exc.DBAPIError as error:
+                if _sqlstate(error) in _RETRYABLE_SQLSTATES and attempt < _RETRIES:
+                    continue
+                raise _translate(error) from error
+            except (exc.TimeoutError, OSError, TimeoutError) as error:
+                raise _translate(error) from error
+        raise AssertionError("unreachable")
+
+    async def _once(self, work: Callable[[Transaction], Awaitable[_T]], *, begin: str) -> _T:
+        async with AsyncExitStack() as stack:
+            if self._writer is not None and begin == "IMMEDIATE":
+                await stack.enter_async_context(self._writer)
+            connection: AsyncConnection = await stack.enter_async_context(self._engine.connect())
+            connection = await connection.execution_options(**{BEGIN_OPTION: begin})
+            async with connection.begin():
+                statements = Statements(connection)
+                result = await work(Transaction(statements))
+        for ingest_id in statements.touched:
+            for listener in self._listeners:
+                listener(ingest_id)
+        return result
+
+
+def _sqlstate(error: exc.DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
+
+
+def _translate(error: Exception) -> Exception:
+    """The house's error for a database that is away or full; the error itself if it is a bug of ours."""
+    if isinstance(error, exc.IntegrityError):
+        return Conflict(str(error.orig))
+    if isinstance(error, exc.DBAPIError):
+        if _sqlstate(error) == "53100" or "database or disk is full" in str(error.orig):
+            _log.error("the database's disk is full", extra={"detail": str(error.orig)})
+            return StorageFull("The database has no room.")
+        away = isinstance(error, exc.OperationalError | exc.InterfaceError) or error.connection_invalidated
+        if not away and not isinstance(error.orig, OSError):
+            return error
+    _log.error("the database cannot be used", extra={"detail": f"{type(error).__name__}: {error}"})
+    return BackendDown("The database cannot be reached right now; ask again.")

@@ -1,0 +1,64 @@
+"""Queries on files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import bindparam, insert, select, update
+
+from ingest_service.database.rows import changed, file_from_row, file_values
+from ingest_service.database.statements import Statements
+from ingest_service.database.tables import files
+from ingest_service.vocabulary.records import File
+from ingest_service.vocabulary.states import FileState
+
+
+class FileQueries:
+    """Reads and writes `files`."""
+
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
+
+    async def of_ingests(self, ingest_ids: Sequence[str]) -> dict[str, list[File]]:
+        """The files of each ingest, in the order of its request."""
+        query = select(files).where(files.c.ingest_id.in_(ingest_ids)).order_by(files.c.position)
+        found: dict[str, list[File]] = {ingest_id: [] for ingest_id in ingest_ids}
+        for row in (await self._statements.run(query)).mappings():
+            found[row["ingest_id"]].append(file_from_row(row))
+        return found
+
+    async def insert(self, new: Sequence[File]) -> None:
+        """Writes the files of a new ingest."""
+        rows = [{**file_values(file), "position": position} for position, file in enumerate(new)]
+        await self._statements.run(insert(files), rows)
+
+    async def save(self, before: File, after: File) -> None:
+        """Writes what changed."""
+        values = changed(file_values(before), file_values(after))
+        if values:
+            await self._statements.run(update(files).where(files.c.id == after.id).values(**values))
+
+    async def checkpoint(self, file_id: str, writer_epoch: int, committed_size: int) -> bool:
+        """Records durable bytes; False if another writer took over or the file takes no bytes any more.
+
+        `committed_size` never decreases: a smaller number changes nothing and is no error.
+        """
+        statement = (
+            update(files)
+            .where(
+                files.c.id == bindparam("file_id"),
+                files.c.writer_epoch == bindparam("epoch"),
+                files.c.state.in_([str(FileState.UPLOADING), str(FileState.VERIFYING)]),
+                files.c.committed_size <= bindparam("size"),
+            )
+            .values(committed_size=bindparam("size"))
+        )
+        values = {"file_id": file_id, "epoch": writer_epoch, "size": committed_size}
+        result = await self._statements.run(statement, [values])
+        return result.rowcount == 1
+
+    async def unfinished(self) -> list[File]:
+        """Files whose bytes are neither stored nor given up: what a boot has to look at."""
+        states = [str(FileState.UPLOADING), str(FileState.VERIFYING), str(FileState.PUBLISHING)]
+        rows = (await self._statements.run(select(files).where(files.c.state.in_(states)))).mappings()
+        return [file_from_row(row) for row in rows]

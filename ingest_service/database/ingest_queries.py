@@ -1,0 +1,108 @@
+"""Queries on ingests with their files and deployments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import RowMapping as Row
+
+from ingest_service.database.deployment_queries import DeploymentQueries
+from ingest_service.database.event_queries import EventQueries
+from ingest_service.database.file_queries import FileQueries
+from ingest_service.database.rows import changed, ingest_from_rows, ingest_values
+from ingest_service.database.statements import Statements
+from ingest_service.database.tables import ingests
+from ingest_service.vocabulary.records import Ingest, NewEvent
+from ingest_service.vocabulary.states import INGEST_STORED, IngestState
+
+
+class IngestQueries:
+    """Reads and writes `ingests`, whole: an ingest always comes with its files and deployments."""
+
+    def __init__(
+        self,
+        statements: Statements,
+        files: FileQueries,
+        deployments: DeploymentQueries,
+        events: EventQueries,
+    ) -> None:
+        self._statements = statements
+        self._files = files
+        self._deployments = deployments
+        self._events = events
+
+    async def get(self, ingest_id: str) -> Ingest | None:
+        """The ingest as it is."""
+        return await self._one(ingests.c.id == ingest_id, lock=False)
+
+    async def lock(self, ingest_id: str) -> Ingest | None:
+        """The ingest, its row locked to the end of the transaction: nobody else changes it or its parts."""
+        return await self._one(ingests.c.id == ingest_id, lock=True)
+
+    async def by_request_id(self, request_id: str) -> Ingest | None:
+        """The ingest that was made with this request_id."""
+        return await self._one(ingests.c.request_id == request_id, lock=False)
+
+    async def page(
+        self,
+        *,
+        canonical_model: str | None,
+        states: Sequence[IngestState],
+        before_number: int | None,
+        limit: int,
+    ) -> tuple[list[Ingest], int | None]:
+        """Newest first; the second value is `before_number` of the next page, None at the end."""
+        query = select(ingests).order_by(ingests.c.number.desc()).limit(limit + 1)
+        if canonical_model is not None:
+            query = query.where(ingests.c.canonical_model == canonical_model)
+        if states:
+            query = query.where(ingests.c.state.in_([str(state) for state in states]))
+        if before_number is not None:
+            query = query.where(ingests.c.number < before_number)
+        rows = (await self._statements.run(query)).mappings().all()
+        page = rows[:limit]
+        more = page[-1]["number"] if len(rows) > limit else None
+        return await self.with_parts(page), more
+
+    async def insert(self, ingest: Ingest, news: Sequence[NewEvent]) -> Ingest:
+        """Writes a new ingest and its first events; answers it as written."""
+        numbered = replace(ingest, last_sequence=len(news))
+        stored_at = ingest.created_at if ingest.state in INGEST_STORED else None
+        await self._statements.run(insert(ingests).values(**ingest_values(numbered), stored_at=stored_at))
+        await self._files.insert(ingest.files)
+        await self._deployments.insert(ingest.deployments)
+        await self._events.append(ingest.id, 0, news, ingest.created_at)
+        return numbered
+
+    async def save(self, before: Ingest, after: Ingest, news: Sequence[NewEvent], now: datetime) -> Ingest:
+        """Writes what changed of an ingest that `lock` answered, and its events; answers it as written."""
+        last_sequence = await self._events.append(before.id, before.last_sequence, news, now)
+        after = replace(after, last_sequence=last_sequence)
+        for old_file, new_file in zip(before.files, after.files, strict=True):
+            await self._files.save(old_file, new_file)
+        for old, new in zip(before.deployments, after.deployments, strict=True):
+            await self._deployments.save(old, new)
+        values = changed(ingest_values(before), ingest_values(replace(after, updated_at=now)))
+        if before.state not in INGEST_STORED and after.state in INGEST_STORED:
+            values["stored_at"] = now
+        await self._statements.run(update(ingests).where(ingests.c.id == after.id).values(**values))
+        return replace(after, updated_at=now)
+
+    async def with_parts(self, rows: Sequence[Row]) -> list[Ingest]:
+        """Ingests from their rows, files and deployments fetched with one query each."""
+        if not rows:
+            return []
+        ids = [row["id"] for row in rows]
+        files = await self._files.of_ingests(ids)
+        deployments = await self._deployments.of_ingests(ids)
+        return [ingest_from_rows(row, files[row["id"]], deployments[row["id"]]) for row in rows]
+
+    async def _one(self, condition: ColumnElement[bool], *, lock: bool) -> Ingest | None:
+        query = select(ingests).where(condition)
+        if lock:
+            query = query.with_for_update()
+        row = (await self._statements.run(query)).mappings().one_or_none()
+        return None if row is None else (await self.with_parts([row]))[0]

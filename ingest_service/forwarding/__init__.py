@@ -1,0 +1,9 @@
+"""Gets stored models running on targets: a worker claims deployments and drives them (design.md section 5).
+
+Knows no gRPC.
+"""
+
+from ingest_service.forwarding.target import Target
+from ingest_service.forwarding.worker import ForwardingSettings, Worker
+
+__all__ = ["ForwardingSettings", "Target", "Worker"]

@@ -1,0 +1,66 @@
+"""Moves of one deployment's row: each one transaction under the ingest's lock, each only under our lease."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from ingest_service.database import Database, Lease, Transaction
+from ingest_service.lifecycle import Change
+from ingest_service.vocabulary.records import Deployment, Ingest
+from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState
+
+
+class LeaseLost(Exception):
+    """Another worker has taken over, or the deployment was ended meanwhile: nothing is ours to write."""
+
+
+class DeploymentMoves:
+    """What a worker may do to the deployment that it holds the lease of. Each method may raise LeaseLost."""
+
+    def __init__(self, database: Database, lease: Lease, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._lease = lease
+        self._clock = clock
+
+    async def read(self) -> tuple[Ingest, Deployment]:
+        """The ingest and our deployment of it, as they are."""
+        ingest = await self._database.read(lambda tx: tx.ingests.get(self._lease.ingest_id))
+        return self._ours(ingest)
+
+    async def move(self, state: DeploymentState, **values: Any) -> Deployment:
+        """Moves our deployment."""
+        return await self._change(
+            lambda change: change.deployment(self._lease.deployment_id, state, **values)
+        )
+
+    async def status(self, text: str) -> None:
+        """The target said something."""
+        await self._change(lambda change: change.deployment_status(self._lease.deployment_id, text))
+
+    async def notice(self, text: str) -> None:
+        """Worth knowing, but no failure."""
+        await self._change(lambda change: change.notice(text))
+
+    async def _change(self, apply: Callable[[Change], object]) -> Deployment:
+        async def work(tx: Transaction) -> Deployment:
+            before, _ = self._ours(await tx.ingests.lock(self._lease.ingest_id))
+            change = Change(before, self._clock())
+            apply(change)
+            if change.after == before and not change.events:
+                return self._find(before)
+            return self._find(await tx.ingests.save(before, change.after, change.events, change.now))
+
+        return await self._database.transact(work)
+
+    def _ours(self, ingest: Ingest | None) -> tuple[Ingest, Deployment]:
+        if ingest is None:
+            raise LeaseLost
+        deployment = self._find(ingest)
+        if deployment.fencing != self._lease.fencing or deployment.state not in DEPLOYMENT_MOVING:
+            raise LeaseLost
+        return ingest, deployment
+
+    def _find(self, ingest: Ingest) -> Deployment:
+        return next(d for d in ingest.deployments if d.id == self._lease.deployment_id)

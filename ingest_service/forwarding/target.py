@@ -1,0 +1,66 @@
+"""One Ollama endpoint, by name, and what can go wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ingest_service.vocabulary.reasons import Reason
+from ingest_service.vocabulary.text import clean
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where it is. `headers` go with every request (for a proxy in front of it)."""
+
+    name: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class TargetError(Exception):
+    """A step on a target failed. `words` is what it said, cleaned and capped at 1 KiB.
+
+    TargetError
+    ├── Unreachable      no answer, or one that a later try may better: tried again with backoff
+    ├── Refused          a final no
+    ├── BlobMissing      create did not find the blob: push it once more
+    ├── NoSpace          the target's disk is full: tried again with backoff
+    └── OutcomeUnknown   the answer to create was cut off: `show` settles it
+    """
+
+    reason = Reason.TARGET_REFUSED
+
+    def __init__(self, words: str, *, reason: Reason | None = None) -> None:
+        self.words = clean(words)
+        if reason is not None:
+            self.reason = reason
+        super().__init__(self.words)
+
+
+class Unreachable(TargetError):
+    """No answer, or one that a later try may better."""
+
+    reason = Reason.TARGET_UNREACHABLE
+
+
+class Refused(TargetError):
+    """A final no."""
+
+
+class BlobMissing(TargetError):
+    """Create did not find the blob."""
+
+
+class NoSpace(TargetError):
+    """The target's disk is full."""
+
+
+class OutcomeUnknown(TargetError):
+    """The answer to create was cut off. `otherwise` is the error if the model turns out not to be there."""
+
+    reason = Reason.TARGET_UNREACHABLE
+
+    def __init__(self, words: str, *, otherwise: TargetError | None = None) -> None:
+        super().__init__(words)
+        self.otherwise = otherwise

@@ -1,0 +1,216 @@
+"""Claims deployments and has them driven, several at once, one per target."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from ingest_service.database import Database, Lease
+from ingest_service.events import Hub
+from ingest_service.events.hub import wait_for_flag
+from ingest_service.forwarding.driver import Driver
+from ingest_service.forwarding.moves import DeploymentMoves, LeaseLost
+from ingest_service.forwarding.ollama import OllamaClient
+from ingest_service.forwarding.target import NoSpace, Target, TargetError, Unreachable
+from ingest_service.storage import BlobStore
+from ingest_service.vocabulary.errors import IngestError
+from ingest_service.vocabulary.records import Failure
+from ingest_service.vocabulary.states import DeploymentState
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingSettings:
+    """How the worker works."""
+
+    #: From the first attempt on, failures that time may heal are tried again for this long.
+    retry_seconds: float = 3600.0
+    lease_seconds: float = 15.0
+    max_concurrent: int = 4
+    poll_seconds: float = 2.0
+    first_backoff_seconds: float = 1.0
+    max_backoff_seconds: float = 60.0
+
+
+class Worker:
+    """Runs until `stop`. What it holds when it is killed is taken over once the lease has run out."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: BlobStore,
+        hub: Hub,
+        targets: Sequence[Target],
+        settings: ForwardingSettings,
+        *,
+        owner: str,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._hub = hub
+        self._targets = {target.name: target for target in targets}
+        self._settings = settings
+        self._owner = owner
+        self._clock = clock
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._main: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to claim."""
+        if self._targets:
+            self._main = asyncio.create_task(self._claim_for_ever())
+
+    async def stop(self) -> None:
+        """Ends without waiting for a create (design.md section 5); leases are given back."""
+        tasks = [task for task in (self._main, *self._running.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(IngestError):
+            await self._database.transact(lambda tx: tx.deployments.release_all(self._owner))
+
+    async def _claim_for_ever(self) -> None:
+        with self._hub.waiting_for_any() as flag:
+            while True:
+                flag.clear()
+                try:
+                    while len(self._running) < self._settings.max_concurrent:
+                        lease = await self._claim()
+                        if lease is None:
+                            break
+                        task = asyncio.create_task(self._drive(lease))
+                        self._running[lease.target] = task
+                        task.add_done_callback(partial(self._ended, lease.target, flag))
+                except IngestError:
+                    _log.warning("no deployment could be claimed; the database does not answer")
+                await wait_for_flag(flag, self._settings.poll_seconds)
+
+    def _ended(self, target: str, flag: asyncio.Event, task: asyncio.Task[None]) -> None:
+        del self._running[target]
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a deployment's driver ended with an unforeseen fault", exc_info=task.exception())
+        flag.set()
+
+    async def _claim(self) -> Lease | None:
+        names, busy = sorted(self._targets), sorted(self._running)
+        return await self._database.transact(
+            lambda tx: tx.deployments.claim(self._owner, names, busy, self._settings.lease_seconds)
+        )
+
+    async def _drive(self, lease: Lease) -> None:
+        moves = DeploymentMoves(self._database, lease, self._clock)
+        client = OllamaClient(self._targets[lease.target])
+        driver = Driver(client, self._store, moves)
+        driving = asyncio.create_task(driver.run())
+        renewing = asyncio.create_task(self._renew(lease, driver, driving))
+        try:
+            await asyncio.wait({driving, renewing}, return_when=asyncio.FIRST_COMPLETED)
+            if not driving.done():
+                driving.cancel()
+            await asyncio.wait({driving})
+            renewing.cancel()
+            await asyncio.wait({renewing})
+            await self._record(moves, driving, renewing)
+        except LeaseLost:
+            _log.info("a deployment is no longer ours", extra=_of(lease))
+        except IngestError:
+            # The lease runs out, and whoever claims the deployment then asks `show` before anything else.
+            _log.exception("a deployment's end could not be recorded", extra=_of(lease))
+        finally:
+            for task in (driving, renewing):
+                task.cancel()
+            await asyncio.gather(driving, renewing, return_exceptions=True)
+            await client.close()
+
+    async def _renew(self, lease: Lease, driver: Driver, driving: asyncio.Task[None]) -> bool:
+        """Keeps the lease and writes progress until the lease is lost (False) or a cancel is due (True)."""
+        seconds = self._settings.lease_seconds
+        written, waited = driver.progress, 0.0
+        while True:
+            await asyncio.sleep(min(1.0, seconds / 3))
+            waited += min(1.0, seconds / 3)
+            progress = driver.progress if driver.progress != written else None
+            if progress is None and waited < seconds / 3:
+                continue
+            try:
+                cancel = await self._renewed(lease, progress)
+            except IngestError:
+                continue
+            if cancel is None:
+                return False
+            if progress is not None:
+                written = progress
+                self._hub.wake(lease.ingest_id)
+            waited = 0.0
+            if cancel and await self._may_cancel(lease):
+                return True
+
+    async def _renewed(self, lease: Lease, progress: tuple[int, int] | None) -> bool | None:
+        return await self._database.transact(
+            lambda tx: tx.deployments.renew(lease, self._settings.lease_seconds, progress)
+        )
+
+    async def _may_cancel(self, lease: Lease) -> bool:
+        """A create that runs is left to answer (design.md section 2); everything before it is torn off."""
+        _, deployment = await DeploymentMoves(self._database, lease, self._clock).read()
+        return deployment.state is not DeploymentState.CREATING
+
+    async def _record(
+        self, moves: DeploymentMoves, driving: asyncio.Task[None], renewing: asyncio.Task[bool]
+    ) -> None:
+        """Writes how the attempt ended, exactly once."""
+        if driving.cancelled():
+            if not renewing.cancelled() and renewing.exception() is None and renewing.result():
+                await moves.move(DeploymentState.CANCELLED, next_attempt_at=None)
+            return
+        error = driving.exception()
+        if error is None:
+            return
+        if isinstance(error, TargetError):
+            await self._failed(moves, error)
+        elif isinstance(error, LeaseLost | IngestError):
+            raise error
+        else:
+            _log.error("unforeseen fault while driving a deployment", exc_info=error)
+            await self._failed(moves, Unreachable("An unforeseen fault of the service; see its log."))
+
+    async def _failed(self, moves: DeploymentMoves, error: TargetError) -> None:
+        ingest, deployment = await moves.read()
+        now = self._clock()
+        failure = Failure(error.reason, error.words, {"target": deployment.target})
+        retry_until = deployment.retry_until or now + timedelta(seconds=self._settings.retry_seconds)
+        extra = {"ingest": ingest.id, "target": deployment.target, "words": error.words}
+        if deployment.cancel_requested:
+            await moves.move(DeploymentState.CANCELLED, failure=failure)
+        elif isinstance(error, Unreachable | NoSpace) and now < retry_until:
+            due = now + timedelta(seconds=self._backoff_seconds(deployment.attempts))
+            _log.warning("a deployment failed and will be tried again", extra=extra)
+            await moves.move(
+                DeploymentState.PENDING,
+                failure=failure,
+                next_attempt_at=min(due, retry_until),
+                retry_until=retry_until,
+            )
+        else:
+            _log.error("a deployment failed", extra=extra)
+            await moves.move(DeploymentState.FAILED, failure=failure)
+
+    def _backoff_seconds(self, attempts: int) -> float:
+        """Full jitter: targets that died together are not asked together."""
+        doublings = min(max(attempts - 1, 0), 16)
+        ceiling = min(
+            self._settings.max_backoff_seconds, self._settings.first_backoff_seconds * 2.0**doublings
+        )
+        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
+
+
+def _of(lease: Lease) -> dict[str, str]:
+    return {"ingest": lease.ingest_id, "target": lease.target}

@@ -1,0 +1,175 @@
+"""The way of one chunk after it was received: a bounded window, then hashed and written side by side.
+
+    put -> window -+-> writer task -> partial.write -> checkpoint task -> partial.sync -> on_checkpoint
+                   +-> hasher task -> sha256
+    (the file calls run in threads; only the bookkeeping runs on the loop)
+
+A chunk's bytes leave the window, and the process's budget, once they are both written and hashed. When the
+window is full, `put` waits, the caller stops reading, and HTTP/2 flow control holds the sender back
+(design.md section 4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from ingest_service.ingests.budget import ByteBudget
+from ingest_service.ingests.limits import MEBIBYTE, Limits
+from ingest_service.storage import PartialFile
+
+#: One file call takes at most this much, so that no upload occupies a thread for long.
+_BATCH_BYTES = 8 * MEBIBYTE
+
+
+class Hasher(Protocol):
+    """An incremental digest."""
+
+    async def update(self, buffers: list[bytes]) -> None: ...
+
+    def digest(self) -> str: ...
+
+
+class _Lane:
+    """One consumer of the chunks, with its own position."""
+
+    def __init__(self) -> None:
+        self.queue: list[bytes] = []
+        self.done_bytes = 0
+        self.ready = asyncio.Event()
+
+    def take(self) -> list[bytes]:
+        """The next batch."""
+        size, count = 0, 0
+        for chunk in self.queue:
+            if count and size + len(chunk) > _BATCH_BYTES:
+                break
+            size, count = size + len(chunk), count + 1
+        batch, self.queue = self.queue[:count], self.queue[count:]
+        return batch
+
+
+class ChunkPipeline:
+    """Takes one upload's chunks in order. Used by one task; `close` must be awaited in the end."""
+
+    def __init__(
+        self,
+        partial: PartialFile,
+        hasher: Hasher,
+        budget: ByteBudget,
+        limits: Limits,
+        on_checkpoint: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self._partial = partial
+        self._hasher = hasher
+        self._budget = budget
+        self._limits = limits
+        self._on_checkpoint = on_checkpoint
+        self._write_lane, self._hash_lane = _Lane(), _Lane()
+        self.received_bytes = 0
+        self.committed_bytes = 0
+        self._released_bytes = 0
+        self._failure: BaseException | None = None
+        self._moved = asyncio.Event()
+        self._written = asyncio.Event()
+        self._checkpointing = asyncio.Lock()
+        self._tasks = [
+            asyncio.create_task(self._guard(self._consume(self._write_lane, self._write))),
+            asyncio.create_task(self._guard(self._consume(self._hash_lane, self._hasher.update))),
+            asyncio.create_task(self._guard(self._checkpoints())),
+        ]
+
+    async def put(self, chunk: bytes) -> None:
+        """Takes a chunk in; waits while the window or the process's budget is full.
+
+        Raises what a write, a sync or a checkpoint failed with, be it of an earlier chunk.
+        """
+        await self._until(lambda: self._held_bytes() + len(chunk) <= self._limits.window_bytes)
+        await self._budget.take(len(chunk))
+        self.received_bytes += len(chunk)
+        for lane in (self._write_lane, self._hash_lane):
+            lane.queue.append(chunk)
+            lane.ready.set()
+
+    async def drain(self) -> str:
+        """Waits until all that was taken in is written and hashed; answers the digest of it."""
+        await self._until(lambda: self._held_bytes() == 0)
+        return self._hasher.digest()
+
+    async def checkpoint(self) -> None:
+        """Makes all that is written durable and tells `on_checkpoint`."""
+        async with self._checkpointing:
+            self._raise_failure()
+            written = self._write_lane.done_bytes
+            if written > self.committed_bytes:
+                await self._partial.sync()
+                await self._on_checkpoint(written)
+                self.committed_bytes = written
+
+    async def close(self) -> None:
+        """Stops, after the last submitted write has returned; gives the budget back. Raises nothing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._partial.close()
+        self._budget.give_back(self.received_bytes - self._released_bytes)
+        self._released_bytes = self.received_bytes
+        self._write_lane.queue.clear()
+        self._hash_lane.queue.clear()
+
+    def _held_bytes(self) -> int:
+        return self.received_bytes - min(self._write_lane.done_bytes, self._hash_lane.done_bytes)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while True:
+            self._raise_failure()
+            if condition():
+                return
+            self._moved.clear()
+            await self._moved.wait()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 (told to whoever puts, drains or checkpoints next)
+            self._failure = error
+            self._moved.set()
+
+    async def _consume(self, lane: _Lane, work: Callable[[list[bytes]], Awaitable[None]]) -> None:
+        while True:
+            while not lane.queue:
+                lane.ready.clear()
+                await lane.ready.wait()
+            batch = lane.take()
+            await work(batch)
+            lane.done_bytes += sum(map(len, batch))
+            released = min(self._write_lane.done_bytes, self._hash_lane.done_bytes)
+            self._budget.give_back(released - self._released_bytes)
+            self._released_bytes = released
+            self._moved.set()
+            self._written.set()
+
+    async def _write(self, batch: list[bytes]) -> None:
+        await self._partial.write(self._write_lane.done_bytes, batch)
+
+    async def _checkpoints(self) -> None:
+        """A checkpoint once `checkpoint_bytes` are unsynced, or some for `checkpoint_seconds`."""
+        while True:
+            await self._until_unsynced(1)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._limits.checkpoint_seconds):
+                    await self._until_unsynced(self._limits.checkpoint_bytes)
+            await self.checkpoint()
+
+    async def _until_unsynced(self, size_bytes: int) -> None:
+        while self._write_lane.done_bytes - self.committed_bytes < size_bytes:
+            self._written.clear()
+            await self._written.wait()

@@ -1,0 +1,185 @@
+"""Creating, reading and cancelling ingests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from ingest_service.database import Conflict, Database, Transaction
+from ingest_service.ingests.limits import Limits
+from ingest_service.ingests.names import ModelName, parse_model_name
+from ingest_service.ingests.requests import NewFile, NewIngest, check_new_ingest
+from ingest_service.lifecycle import Change
+from ingest_service.storage import BlobStore
+from ingest_service.vocabulary.errors import IngestNotFound, ModelNotFound, RequestIdReused, StorageFull
+from ingest_service.vocabulary.records import Deployment, File, Ingest, Model
+from ingest_service.vocabulary.states import DeploymentState, FileState, IngestState
+
+_log = logging.getLogger(__name__)
+
+
+class Ingests:
+    """The domain's unary calls. Every method is one short transaction, files looked at before it."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: BlobStore,
+        limits: Limits,
+        targets: Sequence[str],
+        *,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._limits = limits
+        self._targets = tuple(targets)
+        self._clock = clock
+        self._new_id = new_id
+        self._cancel_listeners: list[Callable[[Ingest], None]] = []
+
+    def on_cancel(self, listener: Callable[[Ingest], None]) -> None:
+        """`listener` is called after each committed cancel, so that a running upload ends at once."""
+        self._cancel_listeners.append(listener)
+
+    async def create(self, request: NewIngest) -> Ingest:
+        """A new ingest, or the one that this request_id made before.
+
+        Raises the errors of `check_new_ingest`, RequestIdReused, StorageFull.
+        """
+        name = check_new_ingest(request, self._limits, self._targets)
+        present = {file.sha256 for file in request.files if await self._is_in_store(file)}
+        await self._check_room(request, present)
+
+        async def work(tx: Transaction) -> Ingest:
+            if request.request_id:
+                former = await tx.ingests.by_request_id(request.request_id)
+                if former is not None:
+                    return self._same(former, request)
+            stored = [
+                file.sha256
+                for file in request.files
+                if file.sha256 in present and await tx.blobs.live(file.sha256) is not None
+            ]
+            now = self._clock()
+            change = Change.of_new(self._new_ingest(request, name, stored, now), now)
+            return await tx.ingests.insert(change.after, change.events)
+
+        try:
+            ingest = await self._database.transact(work)
+        except Conflict:
+            # Somebody committed the same request_id between our look and our insert: now it is there.
+            ingest = await self._database.transact(work)
+        _log.info("ingest accepted", extra={"ingest": ingest.id, "model": ingest.canonical_model})
+        return ingest
+
+    async def get(self, ingest_id: str) -> Ingest:
+        """The ingest as it is. Raises IngestNotFound."""
+        ingest = await self._database.read(lambda tx: tx.ingests.get(ingest_id))
+        if ingest is None:
+            raise IngestNotFound
+        return ingest
+
+    async def page(
+        self, *, model: str, states: Sequence[IngestState], before_number: int | None, limit: int
+    ) -> tuple[list[Ingest], int | None]:
+        """Ingests, newest first; see `IngestQueries.page`. Raises NameInvalid."""
+        canonical = parse_model_name(model).canonical if model else None
+        return await self._database.read(
+            lambda tx: tx.ingests.page(
+                canonical_model=canonical, states=states, before_number=before_number, limit=limit
+            )
+        )
+
+    async def cancel(self, ingest_id: str) -> Ingest:
+        """Stops what can be stopped; a done ingest is answered as it is. Raises IngestNotFound."""
+
+        async def work(tx: Transaction) -> Ingest:
+            before = await tx.ingests.lock(ingest_id)
+            if before is None:
+                raise IngestNotFound
+            change = Change(before, self._clock())
+            change.cancel()
+            if change.after == before:
+                return before
+            return await tx.ingests.save(before, change.after, change.events, change.now)
+
+        ingest = await self._database.transact(work)
+        _log.info("ingest cancelled", extra={"ingest": ingest.id, "state": ingest.state})
+        for listener in self._cancel_listeners:
+            listener(ingest)
+        return ingest
+
+    async def model(self, name: str) -> Model:
+        """The catalog's entry. Raises NameInvalid, ModelNotFound."""
+        canonical = parse_model_name(name, field="name").canonical
+        model = await self._database.read(lambda tx: tx.models.get(canonical))
+        if model is None:
+            raise ModelNotFound
+        return model
+
+    async def models(self, *, prefix: str, after: str | None, limit: int) -> tuple[list[Model], str | None]:
+        """The catalog by canonical name; see `ModelQueries.page`."""
+        return await self._database.read(
+            lambda tx: tx.models.page(prefix=prefix.lower(), after=after, limit=limit)
+        )
+
+    async def _is_in_store(self, file: NewFile) -> bool:
+        if not file.sha256:
+            return False
+        return await self._store.blob_size_bytes(file.sha256) == file.size_bytes
+
+    async def _check_room(self, request: NewIngest, present: set[str]) -> None:
+        needed = sum(file.size_bytes for file in request.files if file.sha256 not in present)
+        free = await self._store.free_bytes()
+        if needed > free:
+            raise StorageFull(f"The store has {free} bytes free; this ingest needs {needed}.")
+
+    @staticmethod
+    def _same(former: Ingest, request: NewIngest) -> Ingest:
+        if former.request_fingerprint != request.fingerprint():
+            raise RequestIdReused(field="request_id")
+        return former
+
+    def _new_ingest(
+        self, request: NewIngest, name: ModelName, stored: Sequence[str], now: datetime
+    ) -> Ingest:
+        ingest_id = self._new_id()
+        wanted = () if request.store_only else request.targets or self._targets
+        return Ingest(
+            id=ingest_id,
+            model=name.display,
+            canonical_model=name.canonical,
+            state=IngestState.UPLOADING,
+            files=tuple(self._new_file(ingest_id, file, file.sha256 in stored) for file in request.files),
+            deployments=tuple(
+                Deployment(
+                    id=self._new_id(), ingest_id=ingest_id, target=target, state=DeploymentState.PENDING
+                )
+                for target in self._targets
+                if target in wanted
+            ),
+            options=request.options,
+            request_id=request.request_id or None,
+            request_fingerprint=request.fingerprint() if request.request_id else None,
+            last_sequence=0,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def _new_file(self, ingest_id: str, file: NewFile, is_stored: bool) -> File:
+        return File(
+            id=self._new_id(),
+            ingest_id=ingest_id,
+            file_name=file.file_name,
+            role=file.role,
+            state=FileState.STORED if is_stored else FileState.PENDING,
+            size_bytes=file.size_bytes,
+            committed_size=file.size_bytes if is_stored else 0,
+            declared_sha256=file.sha256 or None,
+            sha256=file.sha256 if is_stored else None,
+            deduplicated=is_stored,
+            writer_epoch=0,
+        )

@@ -1,0 +1,66 @@
+"""What each kind of event tells, as plain JSON data. `rpc/events.py` turns it into protobuf."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ingest_service.vocabulary.records import Deployment, Failure, File, Ingest, NewEvent
+
+INGEST_STATE = "ingest_state"
+FILE_STATE = "file_state"
+DEPLOYMENT_STATE = "deployment_state"
+DEPLOYMENT_STATUS = "deployment_status"
+NOTICE = "notice"
+
+
+def _failure(failure: Failure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {"reason": str(failure.reason), "message": failure.message, "metadata": dict(failure.metadata)}
+
+
+def ingest_state(ingest: Ingest, *, passing: bool = False) -> NewEvent:
+    """The ingest moved; `passing`: through this state, to the next one in the same transaction."""
+    done = ingest.done and not passing
+    body = {"state": str(ingest.state), "done": done, "failure": _failure(ingest.failure)}
+    return NewEvent(INGEST_STATE, body)
+
+
+def file_state(file: File) -> NewEvent:
+    """A file moved."""
+    return NewEvent(
+        FILE_STATE,
+        {
+            "file_name": file.file_name,
+            "state": str(file.state),
+            "committed_size": file.committed_size,
+            "sha256": file.sha256 or "",
+            "deduplicated": file.deduplicated,
+            "failure": _failure(file.failure),
+        },
+    )
+
+
+def deployment_state(deployment: Deployment) -> NewEvent:
+    """A deployment moved, or is to be tried again."""
+    due = deployment.next_attempt_at
+    return NewEvent(
+        DEPLOYMENT_STATE,
+        {
+            "target": deployment.target,
+            "state": str(deployment.state),
+            "attempts": deployment.attempts,
+            "failure": _failure(deployment.failure),
+            "next_attempt_at": None if due is None else due.isoformat(),
+        },
+    )
+
+
+def deployment_status(target: str, status: str) -> NewEvent:
+    """A target said something new."""
+    return NewEvent(DEPLOYMENT_STATUS, {"target": target, "status": status})
+
+
+def notice(message: str) -> NewEvent:
+    """Worth knowing, but no failure."""
+    return NewEvent(NOTICE, {"message": message})

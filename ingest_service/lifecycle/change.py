@@ -1,0 +1,143 @@
+"""One change of an ingest, with the events that tell it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from ingest_service.lifecycle import bodies
+from ingest_service.lifecycle.derive import derive_state
+from ingest_service.vocabulary.reasons import Reason
+from ingest_service.vocabulary.records import Deployment, Failure, File, Ingest, NewEvent
+from ingest_service.vocabulary.states import (
+    DEPLOYMENT_MOVING,
+    FILE_OPEN,
+    INGEST_STORED,
+    DeploymentState,
+    FileState,
+    IngestState,
+)
+
+_CANCELLED = frozenset({IngestState.CANCELLING, IngestState.CANCELLED})
+#: A target that says something new for ever must not fill the table (design.md section 5).
+MAX_STATUS_EVENTS = 1000
+
+
+class Change:
+    """Collects what happens to one ingest within one transaction.
+
+    `before` is the ingest as locked, `after` what it becomes, `events` what is to be told, in order.
+    """
+
+    def __init__(self, before: Ingest, now: datetime) -> None:
+        self.before = before
+        self.after = before
+        self.now = now
+        self.events: list[NewEvent] = []
+        self._cancelling = before.state in _CANCELLED
+
+    @classmethod
+    def of_new(cls, ingest: Ingest, now: datetime) -> Change:
+        """The change that a new ingest is: its state derived, its first events told."""
+        change = cls(replace(ingest, state=IngestState.UPLOADING), now)
+        change.events.append(bodies.ingest_state(change.after))
+        change.events.extend(
+            bodies.file_state(file) for file in ingest.files if file.state is FileState.STORED
+        )
+        change._derive()
+        return change
+
+    def file(self, file_id: str, state: FileState, **values: Any) -> File:
+        """Moves a file; an event only if the state is a new one."""
+        new = self._put_file(file_id, state, **values)
+        self._derive()
+        return new
+
+    def fail_file(self, file_id: str, failure: Failure) -> None:
+        """A file failed for good, and with it its ingest."""
+        self.file(file_id, FileState.FAILED, failure=failure)
+
+    def deployment(self, deployment_id: str, state: DeploymentState, **values: Any) -> Deployment:
+        """Moves a deployment; an event only if the state is a new one or a next try was set."""
+        new = self._put_deployment(deployment_id, state, **values)
+        self._derive()
+        return new
+
+    def deployment_status(self, deployment_id: str, status: str) -> None:
+        """A target said something; an event if it is new and there is room for one."""
+        old = next(d for d in self.after.deployments if d.id == deployment_id)
+        if status == old.status or old.status_events >= MAX_STATUS_EVENTS:
+            return
+        self.deployment(deployment_id, old.state, status=status, status_events=old.status_events + 1)
+        self.events.append(bodies.deployment_status(old.target, status))
+
+    def notice(self, message: str) -> None:
+        """Worth knowing, but no failure."""
+        self.events.append(bodies.notice(message))
+
+    def cancel(self) -> None:
+        """Stops all that can be stopped (design.md section 2): a running step is asked to, not torn away."""
+        if self.after.done or self.after.state is IngestState.CANCELLING:
+            return
+        closed = Failure(Reason.UPLOAD_CLOSED, "The ingest was cancelled.")
+        self._cancelling = True
+        for file in self.after.files:
+            if file.state in FILE_OPEN or file.state is FileState.VERIFYING:
+                self._put_file(file.id, FileState.FAILED, failure=closed, writer_epoch=file.writer_epoch + 1)
+        for deployment in self.after.deployments:
+            if deployment.state is DeploymentState.PENDING:
+                self._put_deployment(deployment.id, DeploymentState.CANCELLED, next_attempt_at=None)
+            elif deployment.state in DEPLOYMENT_MOVING:
+                self._put_deployment(deployment.id, deployment.state, cancel_requested=True)
+        self._derive()
+
+    def _put_file(self, file_id: str, state: FileState, **values: Any) -> File:
+        old = next(file for file in self.after.files if file.id == file_id)
+        new = replace(old, state=state, **values)
+        files = tuple(new if file.id == file_id else file for file in self.after.files)
+        self.after = replace(self.after, files=files)
+        if new.state is not old.state:
+            self.events.append(bodies.file_state(new))
+        return new
+
+    def _put_deployment(self, deployment_id: str, state: DeploymentState, **values: Any) -> Deployment:
+        old = next(d for d in self.after.deployments if d.id == deployment_id)
+        new = replace(old, state=state, **values)
+        deployments = tuple(new if d.id == deployment_id else d for d in self.after.deployments)
+        self.after = replace(self.after, deployments=deployments)
+        waits_anew = new.next_attempt_at is not None and new.next_attempt_at != old.next_attempt_at
+        if new.state is not old.state or waits_anew:
+            self.events.append(bodies.deployment_state(new))
+        return new
+
+    def _derive(self) -> None:
+        old = self.after.state
+        if old is IngestState.EXPIRED:
+            return
+        state = derive_state(self.after.files, self.after.deployments, cancelling=self._cancelling)
+        if state is old:
+            return
+        if state is IngestState.FAILED:
+            self._close_waiting_deployments()
+        if state in {IngestState.FORWARDING, IngestState.READY} and old not in INGEST_STORED:
+            self._tell(IngestState.STORED, passing=True)
+        self._tell(state)
+
+    def _tell(self, state: IngestState, *, passing: bool = False) -> None:
+        failure = self._failure() if state is IngestState.FAILED else None
+        self.after = replace(self.after, state=state, failure=failure)
+        self.events.append(bodies.ingest_state(self.after, passing=passing))
+
+    def _failure(self) -> Failure | None:
+        parts: tuple[File | Deployment, ...] = (*self.after.files, *self.after.deployments)
+        failed = (part for part in parts if part.state in {FileState.FAILED, DeploymentState.FAILED})
+        return next((part.failure for part in failed if part.failure is not None), None)
+
+    def _close_waiting_deployments(self) -> None:
+        """Of an ingest whose bytes will never be there, nothing waits to be deployed."""
+        if all(file.state is FileState.STORED for file in self.after.files):
+            return
+        for deployment in self.after.deployments:
+            if deployment.state in DEPLOYMENT_MOVING:
+                self._put_deployment(deployment.id, DeploymentState.CANCELLED, next_attempt_at=None)

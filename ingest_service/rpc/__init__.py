@@ -1,0 +1,1 @@
+"""The gRPC edge: wire to domain and back, and nothing else."""

@@ -1,0 +1,56 @@
+"""CatalogService: wire to domain and back. What this version does not serve answers UNIMPLEMENTED."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+from model_ingest.v1 import catalog_service_pb2 as pb
+from model_ingest.v1 import resources_pb2
+from model_ingest.v1.catalog_service_pb2_grpc import CatalogServiceServicer
+
+from ingest_service.ingests.service import Ingests
+from ingest_service.rpc.convert import model_message
+from ingest_service.rpc.names import page_limit, page_token, parse_model_resource, parse_page_token
+
+
+def _not_served() -> Iterable[pb.VerifyModelResponse]:
+    raise NotImplementedError
+
+
+class CatalogServicer(CatalogServiceServicer):
+    """Errors are raised as they are; the interceptor maps them (NotImplementedError to UNIMPLEMENTED)."""
+
+    def __init__(self, ingests: Ingests) -> None:
+        self._ingests = ingests
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
+        models, more = await self._ingests.models(
+            prefix=request.name_prefix,
+            after=parse_page_token(request.page_token),
+            limit=page_limit(request.page_size),
+        )
+        return pb.ListModelsResponse(
+            models=[model_message(model) for model in models], next_page_token=page_token(more)
+        )
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> resources_pb2.Model:
+        return model_message(await self._ingests.model(parse_model_resource(request.name)))
+
+    async def VerifyModel(
+        self, request: pb.VerifyModelRequest, context: Any
+    ) -> AsyncIterator[pb.VerifyModelResponse]:
+        for response in _not_served():
+            yield response
+
+    async def DeleteModel(self, request: pb.DeleteModelRequest, context: Any) -> pb.DeleteModelResponse:
+        raise NotImplementedError
+
+    async def DeployModel(self, request: pb.DeployModelRequest, context: Any) -> resources_pb2.Ingest:
+        raise NotImplementedError
+
+    async def ImportFile(self, request: pb.ImportFileRequest, context: Any) -> resources_pb2.Ingest:
+        raise NotImplementedError
+
+    async def ListTargets(self, request: pb.ListTargetsRequest, context: Any) -> pb.ListTargetsResponse:
+        raise NotImplementedError

@@ -1,0 +1,197 @@
+"""Records to messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from google.protobuf.json_format import ParseDict
+from google.protobuf.timestamp_pb2 import Timestamp
+from model_ingest.v1 import errors_pb2, ingest_service_pb2, resources_pb2
+
+from ingest_service.events import Heartbeat, WatchItem
+from ingest_service.lifecycle import bodies
+from ingest_service.rpc.names import file_name, ingest_name
+from ingest_service.vocabulary.records import Deployment, Event, Failure, File, Ingest, Model
+from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, FileState
+
+_FILE_PROGRESS = frozenset({FileState.UPLOADING, FileState.VERIFYING, FileState.PUBLISHING})
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """A moment, or nothing."""
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message
+
+
+def failure_message(failure: Failure | None) -> errors_pb2.Failure | None:
+    """A failure, or nothing."""
+    if failure is None:
+        return None
+    return errors_pb2.Failure(
+        reason=errors_pb2.Reason.Value(str(failure.reason)),
+        message=failure.message,
+        metadata=failure.metadata,
+    )
+
+
+def file_message(file: File) -> resources_pb2.File:
+    """A file."""
+    return resources_pb2.File(
+        name=file_name(file.ingest_id, file.file_name),
+        file_name=file.file_name,
+        role=resources_pb2.File.Role.Value(f"ROLE_{file.role}"),
+        state=resources_pb2.File.State.Value(f"STATE_{file.state}"),
+        size_bytes=file.size_bytes,
+        committed_size=file.committed_size,
+        sha256=file.sha256 or file.declared_sha256 or "",
+        deduplicated=file.deduplicated,
+        failure=failure_message(file.failure),
+    )
+
+
+def deployment_message(deployment: Deployment) -> resources_pb2.Deployment:
+    """A deployment."""
+    return resources_pb2.Deployment(
+        target=deployment.target,
+        state=resources_pb2.Deployment.State.Value(f"STATE_{deployment.state}"),
+        attempts=deployment.attempts,
+        next_attempt_time=timestamp(deployment.next_attempt_at),
+        failure=failure_message(deployment.failure),
+        status=deployment.status,
+        progress_bytes=deployment.progress_bytes,
+        progress_total_bytes=deployment.progress_total_bytes,
+        target_version=deployment.target_version,
+        layer_digest=deployment.layer_digest,
+        manifest_digest=deployment.manifest_digest,
+    )
+
+
+def ingest_message(ingest: Ingest) -> resources_pb2.Ingest:
+    """An ingest."""
+    return resources_pb2.Ingest(
+        name=ingest_name(ingest.id),
+        model=ingest.model,
+        state=resources_pb2.Ingest.State.Value(f"STATE_{ingest.state}"),
+        done=ingest.done,
+        failure=failure_message(ingest.failure),
+        files=[file_message(file) for file in ingest.files],
+        deployments=[deployment_message(deployment) for deployment in ingest.deployments],
+        options=ParseDict(dict(ingest.options), resources_pb2.CreateOptions()) if ingest.options else None,
+        last_sequence=ingest.last_sequence,
+        request_id=ingest.request_id or "",
+        create_time=timestamp(ingest.created_at),
+        update_time=timestamp(ingest.updated_at),
+    )
+
+
+def model_message(model: Model) -> resources_pb2.Model:
+    """A model of the catalog."""
+    files = [
+        resources_pb2.StoredFile(
+            file_name=file.file_name,
+            role=resources_pb2.File.Role.Value(f"ROLE_{file.role}"),
+            sha256=file.sha256 or "",
+            size_bytes=file.size_bytes,
+            format=model.formats.get(file.sha256 or "", ""),
+        )
+        for file in model.newest.files
+    ]
+    return resources_pb2.Model(
+        name=f"models/{model.canonical_model}",
+        display_name=model.newest.model,
+        ingest=ingest_name(model.newest.id),
+        files=files,
+        deployments=[deployment_message(deployment) for deployment in model.newest.deployments],
+        earlier_digests=model.earlier_digests,
+        size_bytes=sum(file.size_bytes for file in model.newest.files),
+        store_time=timestamp(model.stored_at),
+    )
+
+
+def watch_message(item: WatchItem, now: datetime) -> ingest_service_pb2.WatchIngestResponse:
+    """An item of a watch."""
+    if isinstance(item, Event):
+        return ingest_service_pb2.WatchIngestResponse(event=event_message(item))
+    if isinstance(item, Heartbeat):
+        heartbeat = ingest_service_pb2.Heartbeat(last_sequence=item.last_sequence, time=timestamp(now))
+        return ingest_service_pb2.WatchIngestResponse(heartbeat=heartbeat)
+    return ingest_service_pb2.WatchIngestResponse(progress=progress_message(item))
+
+
+def progress_message(ingest: Ingest) -> ingest_service_pb2.Progress:
+    """Where the moving parts of an ingest are."""
+    return ingest_service_pb2.Progress(
+        files=[
+            ingest_service_pb2.FileProgress(
+                file_name=file.file_name, committed_size=file.committed_size, size_bytes=file.size_bytes
+            )
+            for file in ingest.files
+            if file.state in _FILE_PROGRESS
+        ],
+        deployments=[
+            ingest_service_pb2.DeploymentProgress(
+                target=deployment.target,
+                state=resources_pb2.Deployment.State.Value(f"STATE_{deployment.state}"),
+                bytes=deployment.progress_bytes,
+                total_bytes=deployment.progress_total_bytes,
+            )
+            for deployment in ingest.deployments
+            if deployment.state in DEPLOYMENT_MOVING
+        ],
+    )
+
+
+def event_message(event: Event) -> resources_pb2.Event:
+    """An event, from the plain data of its row."""
+    message = resources_pb2.Event(sequence=event.sequence, create_time=timestamp(event.created_at))
+    body = event.body
+    if event.kind == bodies.INGEST_STATE:
+        message.ingest_state.CopyFrom(
+            resources_pb2.IngestStateChange(
+                state=resources_pb2.Ingest.State.Value(f"STATE_{body['state']}"),
+                done=body["done"],
+                failure=_stored_failure(body["failure"]),
+            )
+        )
+    elif event.kind == bodies.FILE_STATE:
+        message.file_state.CopyFrom(
+            resources_pb2.FileStateChange(
+                file_name=body["file_name"],
+                state=resources_pb2.File.State.Value(f"STATE_{body['state']}"),
+                committed_size=body["committed_size"],
+                sha256=body["sha256"],
+                deduplicated=body["deduplicated"],
+                failure=_stored_failure(body["failure"]),
+            )
+        )
+    elif event.kind == bodies.DEPLOYMENT_STATE:
+        due = body["next_attempt_at"]
+        message.deployment_state.CopyFrom(
+            resources_pb2.DeploymentStateChange(
+                target=body["target"],
+                state=resources_pb2.Deployment.State.Value(f"STATE_{body['state']}"),
+                attempts=body["attempts"],
+                failure=_stored_failure(body["failure"]),
+                next_attempt_time=timestamp(None if due is None else datetime.fromisoformat(due)),
+            )
+        )
+    elif event.kind == bodies.DEPLOYMENT_STATUS:
+        message.deployment_status.CopyFrom(
+            resources_pb2.DeploymentStatus(target=body["target"], status=body["status"])
+        )
+    else:
+        message.notice.CopyFrom(resources_pb2.Notice(message=str(body.get("message", event.kind))))
+    return message
+
+
+def _stored_failure(body: Mapping[str, Any] | None) -> errors_pb2.Failure | None:
+    if body is None:
+        return None
+    return errors_pb2.Failure(
+        reason=errors_pb2.Reason.Value(body["reason"]), message=body["message"], metadata=body["metadata"]
+    )

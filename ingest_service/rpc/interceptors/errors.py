@@ -1,0 +1,126 @@
+"""Turns what handlers raise into statuses, and undecodable messages into a refusal; first in the chain.
+
+Without it grpc.aio tells the client the text of any exception (peers.md P6), and a message that is no
+valid protobuf ends in one too. Streams are wrapped as generators, which is how all handlers here are written
+(P17).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+from grpc import aio
+
+from ingest_service.rpc.status import CODES, to_status
+from ingest_service.vocabulary.errors import IngestError
+
+_log = logging.getLogger(__name__)
+_STATUS_DETAILS = "grpc-status-details-bin"
+
+if TYPE_CHECKING:
+    _Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class _Undecodable:
+    """Stands in for a message that is no valid protobuf of its type."""
+
+
+_UNDECODABLE = _Undecodable()
+
+
+class UndecodableMessage(Exception):
+    """The client sent bytes that are no message of the method's request type."""
+
+
+class ErrorInterceptor(aio.ServerInterceptor):
+    """Wraps every handler of the server."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler | None:
+        handler = await continuation(handler_call_details)
+        return None if handler is None else _wrap(handler, str(handler_call_details.method))
+
+
+def _wrap(handler: _Handler, method: str) -> _Handler:
+    options: Any = {
+        "request_deserializer": _safe(handler.request_deserializer),
+        "response_serializer": handler.response_serializer,
+    }
+    check: Any = _checked_stream if handler.request_streaming else _checked
+    inner: Any = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
+
+    async def answer(request: Any, context: Any) -> Any:
+        try:
+            return await inner(check(request), context)
+        except Exception as error:  # noqa: BLE001 (mapped or logged)
+            await _refuse(error, context, method)
+
+    async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async for response in inner(check(request), context):
+                yield response
+        except Exception as error:  # noqa: BLE001 (mapped or logged)
+            await _refuse(error, context, method)
+
+    if handler.response_streaming:
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream, **options)
+        return grpc.unary_stream_rpc_method_handler(stream, **options)
+    if handler.request_streaming:
+        return grpc.stream_unary_rpc_method_handler(answer, **options)
+    return grpc.unary_unary_rpc_method_handler(answer, **options)
+
+
+def _safe(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if deserialize is None:
+        return None
+
+    def safe(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception:  # noqa: BLE001 (protobuf raises its own kind, and ValueError for bad UTF-8)
+            return _UNDECODABLE
+
+    return safe
+
+
+def _checked(message: Any) -> Any:
+    if message is _UNDECODABLE:
+        raise UndecodableMessage
+    return message
+
+
+async def _checked_stream(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for message in messages:
+        yield _checked(message)
+
+
+async def _refuse(error: Exception, context: Any, method: str) -> NoReturn:
+    if isinstance(error, aio.AbortError):
+        raise error
+    if isinstance(error, IngestError):
+        status = to_status(error)
+        _log.info(
+            "call refused",
+            extra={"method": method, "reason": error.reason, "detail": error.message, "field": error.field},
+        )
+        details = ((_STATUS_DETAILS, status.SerializeToString()),)
+        await context.abort(CODES[error.reason], error.message, trailing_metadata=details)
+    if isinstance(error, UndecodableMessage):
+        message = "The message is no valid protobuf of this method's request type."
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+    if isinstance(error, NotImplementedError):
+        name = method.rpartition("/")[2]
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"This version does not serve {name} yet.")
+    fault_id = secrets.token_hex(8)
+    _log.error("unforeseen fault", exc_info=error, extra={"method": method, "fault": fault_id})
+    message = f"An unforeseen fault of the service; its log has it under {fault_id}."
+    await context.abort(grpc.StatusCode.INTERNAL, message)
+    raise AssertionError("abort raises")

@@ -1,0 +1,44 @@
+"""Messages to the domain's words."""
+
+from __future__ import annotations
+
+from google.protobuf.json_format import MessageToDict
+from model_ingest.v1 import ingest_service_pb2, resources_pb2
+
+from ingest_service.ingests.requests import NewFile, NewIngest
+from ingest_service.vocabulary.errors import ArgumentInvalid, OptionUnsupported
+from ingest_service.vocabulary.states import FileRole, IngestState
+
+
+def new_ingest(request: ingest_service_pb2.CreateIngestRequest) -> NewIngest:
+    """What the client asks for; the domain judges it. Raises OptionUnsupported for an unknown role."""
+    return NewIngest(
+        model=request.model,
+        files=tuple(_new_file(file, index) for index, file in enumerate(request.files)),
+        options=MessageToDict(request.options, preserving_proto_field_name=True),
+        targets=tuple(request.targets),
+        store_only=request.store_only,
+        request_id=request.request_id,
+    )
+
+
+def ingest_states(states: list[resources_pb2.Ingest.State.ValueType]) -> list[IngestState]:
+    """The states to list. Raises ArgumentInvalid for one that is none."""
+    names = {value: IngestState(name.removeprefix("STATE_")) for name, value in _STATES if value}
+    try:
+        return [names[state] for state in states]
+    except KeyError:
+        raise ArgumentInvalid("There is no such state.", field="states") from None
+
+
+_STATES = tuple(resources_pb2.Ingest.State.items())
+_ROLES = {
+    value: FileRole(name.removeprefix("ROLE_")) for name, value in resources_pb2.File.Role.items() if value
+}
+
+
+def _new_file(file: ingest_service_pb2.FileSpec, index: int) -> NewFile:
+    role = FileRole.MODEL if not file.role else _ROLES.get(file.role)
+    if role is None:
+        raise OptionUnsupported("There is no such role.", field=f"files[{index}].role")
+    return NewFile(file_name=file.file_name, role=role, size_bytes=file.size_bytes, sha256=file.sha256)

@@ -1,0 +1,8 @@
+"""The blob store behind one narrow protocol (`base.py`); `local` keeps it in a directory."""
+
+from ingest_service.storage.base import BlobReader, BlobStore, PartialFile
+from ingest_service.storage.executor import FileExecutor
+from ingest_service.storage.hashing import Sha256
+from ingest_service.storage.local import LocalBlobStore
+
+__all__ = ["BlobReader", "BlobStore", "FileExecutor", "LocalBlobStore", "PartialFile", "Sha256"]

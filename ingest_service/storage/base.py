@@ -1,0 +1,94 @@
+"""What a blob store does. `tests/storage/conformance.py` is the suite every store must pass.
+
+Errors: StorageFull when there is no room; StorageFailed when bytes could not be kept, after which the
+partial is poisoned: what was not synced before is not to be trusted (security.md section 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+Buffer = bytes | memoryview
+
+
+class PartialFile(Protocol):
+    """Bytes that are arriving, with the exclusive right to write them."""
+
+    @property
+    def partial_id(self) -> str:
+        """The id the service made for it; never a client's word."""
+        ...
+
+    async def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        """Writes the buffers one after the other from `offset` on. Not durable before `sync`."""
+        ...
+
+    async def sync(self) -> None:
+        """Makes everything written before this call durable, the file's own existence included."""
+        ...
+
+    async def size_bytes(self) -> int:
+        """How long it is now."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of it, after the last submitted write has returned; the bytes stay. May be repeated."""
+        ...
+
+
+class BlobReader(Protocol):
+    """An open blob."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How long it is."""
+        ...
+
+    async def read(self, offset: int, size_bytes: int) -> bytes:
+        """Up to `size_bytes` from `offset`; fewer only at the end."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Keeps blobs under their digests, and partials until they become blobs."""
+
+    async def create_partial(self, partial_id: str) -> PartialFile:
+        """A new, empty partial, locked."""
+        ...
+
+    async def open_partial(self, partial_id: str) -> PartialFile | None:
+        """An existing partial, locked; None if there is none. Raises WriterBusy while another holds it."""
+        ...
+
+    async def remove_partial(self, partial_id: str) -> bool:
+        """Removes a partial that nobody holds; False if there was none. Raises WriterBusy if held."""
+        ...
+
+    async def partial_ids(self) -> list[str]:
+        """Every partial there is."""
+        ...
+
+    async def publish(self, partial_id: str, sha256: str) -> None:
+        """Moves a synced partial to its final place, durably. Finishes what a crash left half done.
+
+        Raises StorageFailed if neither the partial nor the blob is there.
+        """
+        ...
+
+    async def blob_size_bytes(self, sha256: str) -> int | None:
+        """The blob's length; None if it is not there."""
+        ...
+
+    def open_blob(self, sha256: str) -> AbstractAsyncContextManager[BlobReader]:
+        """The blob, open for reading. Raises BlobCorrupt if it is not there."""
+        ...
+
+    async def probe(self) -> None:
+        """Proves that the store can be written: writes, syncs, reads back and removes a few bytes."""
+        ...
+
+    async def free_bytes(self) -> int:
+        """Room left for an unprivileged writer."""
+        ...

@@ -1,0 +1,33 @@
+"""sha256 in a thread.
+
+hashlib lets go of the GIL for more than 2 KiB, so hashing and writing run side by side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from ingest_service.storage.base import Buffer
+from ingest_service.storage.executor import FileExecutor
+from ingest_service.vocabulary.digests import digest_of_hex
+
+
+class Sha256:
+    """An incremental sha256; one update at a time."""
+
+    def __init__(self, executor: FileExecutor) -> None:
+        self._executor = executor
+        self._hash = hashlib.sha256()
+
+    async def update(self, buffers: Sequence[Buffer]) -> None:
+        """Takes in the buffers, in order."""
+        await self._executor.run(self._update, list(buffers))
+
+    def digest(self) -> str:
+        """`sha256:<hex>` of all that was taken in."""
+        return digest_of_hex(self._hash.hexdigest())
+
+    def _update(self, buffers: list[Buffer]) -> None:
+        for buffer in buffers:
+            self._hash.update(buffer)

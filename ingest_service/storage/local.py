@@ -1,0 +1,200 @@
+"""The blob store in a local directory (design.md section 7, "on disk")."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from ingest_service.storage import posix
+from ingest_service.storage.base import BlobReader, PartialFile
+from ingest_service.storage.executor import FileExecutor
+from ingest_service.storage.local_blob import LocalBlobReader
+from ingest_service.storage.local_partial import LocalPartial
+from ingest_service.vocabulary.errors import BlobCorrupt, StorageFailed, WriterBusy
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+_LOCK_WAIT_SECONDS = 10.0
+_LOCK_POLL_SECONDS = 0.01
+_PROBE = b"model-ingest write probe\n"
+
+
+class LocalBlobStore:
+    """Blobs as files `blobs/sha256-<hex>`, partials as `uploads/<id>.part`; see `base.BlobStore`."""
+
+    def __init__(self, data_directory: Path, executor: FileExecutor) -> None:
+        self._blobs = data_directory / "blobs"
+        self._uploads = data_directory / "uploads"
+        self._locks = self._uploads / ".locks"
+        self._executor = executor
+
+    async def prepare(self) -> None:
+        """Makes the directories. `blobs/` is open to readers: another container may read it."""
+
+        def make() -> None:
+            for path, mode in ((self._blobs, 0o755), (self._uploads, 0o700), (self._locks, 0o700)):
+                posix.make_directory(path, mode)
+
+        await self._run(make)
+
+    async def create_partial(self, partial_id: str) -> PartialFile:
+        path = self._partial_path(partial_id)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+        def create() -> int:
+            descriptor = os.open(path, flags, 0o600)
+            if not posix.try_lock(descriptor):
+                os.close(descriptor)
+                raise WriterBusy
+            return descriptor
+
+        descriptor = await self._open(create)
+        assert descriptor is not None
+        return LocalPartial(partial_id, path, descriptor, self._executor, is_new=True)
+
+    async def open_partial(self, partial_id: str) -> PartialFile | None:
+        path = self._partial_path(partial_id)
+        descriptor = await self._open(self._open_locked, path)
+        if descriptor is None:
+            return None
+        return LocalPartial(partial_id, path, descriptor, self._executor, is_new=False)
+
+    async def remove_partial(self, partial_id: str) -> bool:
+        path = self._partial_path(partial_id)
+
+        def remove() -> bool:
+            descriptor = self._open_locked(path)
+            if descriptor is None:
+                return False
+            try:
+                path.unlink()
+            finally:
+                os.close(descriptor)
+            posix.sync_directory(self._uploads)
+            return True
+
+        return await self._run(remove)
+
+    async def partial_ids(self) -> list[str]:
+        return await self._run(lambda: sorted(path.stem for path in self._uploads.glob("*.part")))
+
+    async def publish(self, partial_id: str, sha256: str) -> None:
+        partial, blob = self._partial_path(partial_id), self._blob_path(sha256)
+
+        def move() -> None:
+            try:
+                partial.chmod(0o644, follow_symlinks=True)
+                partial.rename(blob)
+            except FileNotFoundError:
+                # Either a crash came between the rename and the row, or the bytes are gone.
+                if not blob.is_file():
+                    raise
+            posix.sync_directory(self._blobs)
+            posix.sync_directory(self._uploads)
+
+        async with self._digest_lock(sha256):
+            await self._run(move)
+
+    async def blob_size_bytes(self, sha256: str) -> int | None:
+        path = self._blob_path(sha256)
+
+        def size() -> int | None:
+            try:
+                return path.stat(follow_symlinks=False).st_size
+            except FileNotFoundError:
+                return None
+
+        return await self._run(size)
+
+    @contextlib.asynccontextmanager
+    async def open_blob(self, sha256: str) -> AsyncIterator[BlobReader]:
+        path = self._blob_path(sha256)
+        try:
+            descriptor = await self._executor.open(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            assert descriptor is not None
+        except FileNotFoundError as error:
+            raise BlobCorrupt("The stored bytes are not there any more.") from error
+        except OSError as error:
+            raise posix.storage_error(error) from error
+        try:
+            yield LocalBlobReader(descriptor, self._executor)
+        finally:
+            await self._executor.run(os.close, descriptor)
+
+    async def probe(self) -> None:
+        path = self._uploads / f".probe-{os.getpid()}"
+
+        def probe() -> None:
+            posix.write_durably(path, _PROBE, 0o600)
+            content = path.read_bytes()
+            path.unlink()
+            if content != _PROBE:
+                raise OSError("the probe read back other bytes than it wrote")
+
+        await self._run(probe)
+
+    async def free_bytes(self) -> int:
+        return await self._run(lambda: shutil.disk_usage(self._blobs).free)
+
+    def _partial_path(self, partial_id: str) -> Path:
+        assert partial_id.isalnum(), "partials are named by server-made ids"
+        return self._uploads / f"{partial_id}.part"
+
+    def _blob_path(self, sha256: str) -> Path:
+        algorithm, _, digest = sha256.partition(":")
+        assert algorithm == "sha256"
+        assert len(digest) == 64
+        assert digest.isalnum()
+        return self._blobs / f"sha256-{digest}"
+
+    @staticmethod
+    def _open_locked(path: Path) -> int | None:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        if not posix.try_lock(descriptor):
+            os.close(descriptor)
+            raise WriterBusy
+        if not posix.is_same_file(descriptor, path):
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    @contextlib.asynccontextmanager
+    async def _digest_lock(self, sha256: str) -> AsyncIterator[None]:
+        """One publisher or remover of a digest at a time, across processes; 256 stripes for all digests."""
+        path = self._locks / sha256.removeprefix("sha256:")[:2]
+        descriptor = await self._open(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        assert descriptor is not None
+        try:
+            waited = 0.0
+            while not posix.try_lock(descriptor):
+                if waited >= _LOCK_WAIT_SECONDS:
+                    raise StorageFailed("The store's lock for this digest is held for too long.")
+                await asyncio.sleep(_LOCK_POLL_SECONDS)
+                waited += _LOCK_POLL_SECONDS
+            yield
+        finally:
+            os.close(descriptor)
+
+    async def _open(self, call: Callable[..., int | None], *args: object) -> int | None:
+        try:
+            return await self._executor.open(call, *args)
+        except OSError as error:
+            _log.exception("a file of the store could not be opened")
+            raise posix.storage_error(error) from error
+
+    async def _run(self, call: Callable[..., _T], *args: object) -> _T:
+        try:
+            return await self._executor.run(call, *args)
+        except OSError as error:
+            _log.exception("a file call of the store failed")
+            raise posix.storage_error(error) from error

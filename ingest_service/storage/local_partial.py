@@ -1,0 +1,82 @@
+"""A partial file in the local store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ingest_service.storage import posix
+from ingest_service.storage.base import Buffer
+from ingest_service.storage.executor import FileExecutor
+from ingest_service.vocabulary.errors import StorageFailed
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class LocalPartial:
+    """An open, locked `.part`. Its lock ends with its descriptor, so a killed process leaves none behind."""
+
+    def __init__(
+        self, partial_id: str, path: Path, descriptor: int, executor: FileExecutor, *, is_new: bool
+    ) -> None:
+        self._partial_id = partial_id
+        self._path = path
+        self._descriptor: int | None = descriptor
+        self._executor = executor
+        self._parent_synced = not is_new
+        self._poisoned = False
+        self._running: set[asyncio.Future[Any]] = set()
+
+    @property
+    def partial_id(self) -> str:
+        return self._partial_id
+
+    async def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        await self._run(lambda descriptor: posix.write_all(descriptor, offset, buffers))
+
+    async def sync(self) -> None:
+        parent_synced = self._parent_synced
+        await self._run(lambda descriptor: self._sync(descriptor, parent_synced))
+        self._parent_synced = True
+
+    def _sync(self, descriptor: int, parent_synced: bool) -> None:
+        os.fdatasync(descriptor)
+        if not parent_synced:
+            # Without this the bytes are on the disk and their name is not (security.md section 6).
+            posix.sync_directory(self._path.parent)
+
+    async def size_bytes(self) -> int:
+        return await self._run(lambda descriptor: os.fstat(descriptor).st_size)
+
+    async def close(self) -> None:
+        while self._running:
+            await asyncio.wait(set(self._running))
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            await self._executor.run(os.close, descriptor)
+
+    async def _run(self, call: Callable[[int], _T]) -> _T:
+        if self._descriptor is None:
+            raise RuntimeError("a closed partial was used")
+        if self._poisoned:
+            # A second sync after a failed one would say "fine" about bytes that are gone.
+            raise StorageFailed
+        future = self._executor.submit(call, self._descriptor)
+        self._running.add(future)
+        future.add_done_callback(self._ended)
+        try:
+            return await asyncio.shield(future)
+        except OSError as error:
+            self._poisoned = True
+            _log.exception("a file call on a partial failed", extra={"partial": self._partial_id})
+            raise posix.storage_error(error) from error
+
+    def _ended(self, future: asyncio.Future[Any]) -> None:
+        self._running.discard(future)
+        if not future.cancelled():
+            future.exception()  # a caller that was cancelled will not ask for it

@@ -1,0 +1,103 @@
+"""Blocking file calls, each one small; they run in the executor's threads only."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ingest_service.storage.base import Buffer
+from ingest_service.vocabulary.errors import IngestError, StorageFailed, StorageFull
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_MAX_VECTORS = 1024
+
+
+def storage_error(error: OSError) -> IngestError:
+    """The house's error for a failed file call; the system's own words go to the log, not to the client."""
+    if error.errno in _NO_ROOM:
+        return StorageFull("The store has no room for more bytes.")
+    return StorageFailed("The store failed to keep the bytes; those that were not committed are gone.")
+
+
+def write_all(descriptor: int, offset: int, buffers: Sequence[Buffer]) -> None:
+    """pwritev until everything is written: a short write is legal and is gone on with."""
+    views = [memoryview(buffer) for buffer in buffers if len(buffer)]
+    while views:
+        written = os.pwritev(descriptor, views[:_MAX_VECTORS], offset)
+        if written == 0:
+            raise OSError(errno.EIO, "a write wrote nothing")
+        offset += written
+        while written:
+            if written >= len(views[0]):
+                written -= len(views[0])
+                views.pop(0)
+            else:
+                views[0] = views[0][written:]
+                written = 0
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Makes a directory of exactly that mode, durably; an existing one keeps its mode."""
+    try:
+        path.mkdir(mode=mode)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+        return
+    path.chmod(mode)
+    sync_directory(path)
+    sync_directory(path.parent)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Takes the exclusive lock of an open file; False if another process or descriptor has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_same_file(descriptor: int, path: Path) -> bool:
+    """The path still leads to the open file: a lock on a file that was replaced guards nothing."""
+    try:
+        there = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(descriptor)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+@contextlib.contextmanager
+def open_descriptor(path: Path, flags: int, mode: int = 0o600) -> Iterator[int]:
+    """An open descriptor that never follows a link planted in the data directory."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, content: bytes, mode: int) -> None:
+    """A small file, complete or not there: temporary name, sync, rename, sync of the directory."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    with open_descriptor(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode) as descriptor:
+        os.fchmod(descriptor, mode)
+        write_all(descriptor, 0, [content])
+        os.fsync(descriptor)
+    temporary.rename(path)
+    sync_directory(path.parent)

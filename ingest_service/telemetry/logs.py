@@ -1,0 +1,80 @@
+"""Structured logs: one line per record, as logfmt for people or as JSON for machines.
+
+What a record carries in `extra` becomes fields; everything is escaped, so that nothing a client or a target
+sends can forge a line (security.md section 7, #27).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+,-]+")
+_MAX_VALUE_CHARACTERS = 2000
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    fields: dict[str, Any] = {
+        "time": moment.replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+        "message": record.getMessage(),
+        "logger": record.name,
+    }
+    fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    if record.exc_info:
+        fields["exception"] = logging.Formatter().formatException(record.exc_info)
+    return fields
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    text = str(value)
+    return text if len(text) <= _MAX_VALUE_CHARACTERS else text[:_MAX_VALUE_CHARACTERS] + "…"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields(record)
+        exception = fields.pop("exception", None)
+        short = {name: _short(value) for name, value in fields.items()}
+        if exception is not None:
+            short["exception"] = exception
+        return json.dumps(short, ensure_ascii=True)
+
+
+class LogfmtFormatter(logging.Formatter):
+    """`time=... level=... message="..." name=value`, a traceback indented below."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = _fields(record)
+        exception = fields.pop("exception", None)
+        line = " ".join(f"{name}={self._value(_short(value))}" for name, value in fields.items())
+        if exception is None:
+            return line
+        return line + "".join(f"\n    {part}" for part in str(exception).splitlines())
+
+    @staticmethod
+    def _value(value: Any) -> str:
+        text = "" if value is None else str(value)
+        return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=True)
+
+
+def configure_logs(level: str, log_format: str) -> None:
+    """Sends every record to stderr. `log_format` is `text` or `json`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else LogfmtFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # These tell their own business at INFO, once per request or migration step.
+    for name in ("httpx", "httpcore", "aiosqlite", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)

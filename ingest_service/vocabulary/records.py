@@ -1,0 +1,140 @@
+"""Frozen records of what is stored. Rows become these before they leave the database room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from ingest_service.vocabulary.reasons import Reason
+from ingest_service.vocabulary.states import (
+    BlobState,
+    DeploymentState,
+    FileRole,
+    FileState,
+    IngestState,
+    is_done,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something failed: the reason to decide by, a sentence for a person, the reason's facts."""
+
+    reason: Reason
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of an ingest. `committed_size` counts durable bytes only."""
+
+    id: str
+    ingest_id: str
+    file_name: str
+    role: FileRole
+    state: FileState
+    size_bytes: int
+    committed_size: int
+    declared_sha256: str | None
+    sha256: str | None
+    deduplicated: bool
+    writer_epoch: int
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One ingest on one target. The row is the job (design.md section 5)."""
+
+    id: str
+    ingest_id: str
+    target: str
+    state: DeploymentState
+    attempts: int = 0
+    fencing: int = 0
+    next_attempt_at: datetime | None = None
+    retry_until: datetime | None = None
+    failure: Failure | None = None
+    status: str = ""
+    status_events: int = 0
+    progress_bytes: int = 0
+    progress_total_bytes: int = 0
+    target_version: str = ""
+    layer_digest: str = ""
+    manifest_digest: str = ""
+    #: What the target's `show` said before create was sent: {"modified_at": ...} or {} for "absent";
+    #: None when create was never sent. It tells, after a cut or a restart, whether create worked.
+    create_baseline: Mapping[str, str] | None = None
+    cancel_requested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """One request to bring one named model in, with its files and deployments."""
+
+    id: str
+    model: str
+    canonical_model: str
+    state: IngestState
+    files: tuple[File, ...]
+    deployments: tuple[Deployment, ...]
+    options: Mapping[str, Any]
+    request_id: str | None
+    request_fingerprint: str | None
+    last_sequence: int
+    created_at: datetime
+    updated_at: datetime
+    failure: Failure | None = None
+
+    @property
+    def done(self) -> bool:
+        """Nothing will change any more by itself."""
+        return is_done(self.state)
+
+    def file_named(self, file_name: str) -> File | None:
+        """The file of that name, if there is one."""
+        return next((file for file in self.files if file.file_name == file_name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of an ingest's history, numbered from 1 without gaps. `body` is plain JSON data."""
+
+    ingest_id: str
+    sequence: int
+    created_at: datetime
+    kind: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event that has no number yet."""
+
+    kind: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Content-addressed, immutable bytes."""
+
+    sha256: str
+    size_bytes: int
+    state: BlobState
+    format: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the catalog lists under one canonical name: its newest stored ingest and earlier digests."""
+
+    canonical_model: str
+    newest: Ingest
+    stored_at: datetime
+    earlier_digests: tuple[str, ...]
+    formats: Mapping[str, str]
