@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 _TRANSACTION_SECONDS = 40.0
 #: Deadlocks and serialisation failures are retried; our lock order makes them rare.
 _RETRIES = 3
+#: PostgreSQL's classes for connection, authentication, no such database, resources, operator, system.
+_AWAY_CLASSES = ("08", "28", "3D", "53", "57", "58")
 _RETRYABLE_SQLSTATES = frozenset({"40001", "40P01"})
 
 
@@ -126,6 +128,7 @@ def _translate(error: Exception) -> Exception:
             _log.error("the database's disk is full", extra={"detail": str(error.orig)})
             return StorageFull("The database has no room.")
         away = isinstance(error, exc.OperationalError | exc.InterfaceError) or error.connection_invalidated
+        away = away or (_sqlstate(error) or "").startswith(_AWAY_CLASSES)
         if not away and not isinstance(error.orig, OSError):
             return error
     _log.error("the database cannot be used", extra={"detail": f"{type(error).__name__}: {error}"})

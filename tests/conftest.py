@@ -1,0 +1,108 @@
+"""Fixtures: real databases, a real service on a socket, the Ollama emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest_service.database import Database
+from ingest_service.database.migrate import migrate
+from tests.ollama_emulator import OllamaEmulator
+from tests.support.postgres import PostgresCluster
+from tests.support.service import RunningService, settings_for
+
+_TEMPLATE = "migrated"
+_USED_DATABASES: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    """One PostgreSQL for the whole run, with a migrated database to copy."""
+    with tempfile.TemporaryDirectory(prefix="model-ingest-postgres-") as directory:
+        yield from _running_cluster(Path(directory))
+
+
+def _running_cluster(directory: Path) -> Iterator[PostgresCluster]:
+    cluster = PostgresCluster(directory)
+    cluster.start()
+
+    async def prepare() -> None:
+        database = Database(cluster.create_database(_TEMPLATE))
+        await migrate(database)
+        await database.close()
+
+    asyncio.run(prepare())
+    yield cluster
+    cluster.stop("immediate")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A migrated PostgreSQL database, or the name of a SQLite file: a test that takes this runs on both."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+        return
+    cluster: PostgresCluster = request.getfixturevalue("postgres")
+    # A test's service may outlive this fixture: its database goes when the next one comes.
+    while _USED_DATABASES:
+        cluster.drop_database(_USED_DATABASES.pop())
+    name = f"test_{uuid.uuid4().hex}"
+    _USED_DATABASES.append(name)
+    yield cluster.create_database(name, _TEMPLATE)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """For tests whose subject is not the database."""
+    return f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A migrated database of each kind."""
+    opened = Database(database_url)
+    await migrate(opened)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def emulator(tmp_path: Path) -> AsyncIterator[OllamaEmulator]:
+    """An Ollama of era A."""
+    async with OllamaEmulator(version="0.24.0", data_dir=tmp_path / "ollama") as running:
+        yield running
+
+
+StartService = Callable[..., Any]
+
+
+@pytest.fixture
+async def start_service(tmp_path: Path, sqlite_url: str) -> AsyncIterator[StartService]:
+    """Starts services in this process: `await start_service(targets="a=http://...", window_bytes=...)`."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(
+            targets: str = "",
+            *,
+            database_url: str = sqlite_url,
+            data_dir: Path = tmp_path / "data",
+            **settings: Any,
+        ) -> RunningService:
+            running = RunningService(settings_for(data_dir, database_url, targets, **settings))
+            return await stack.enter_async_context(running)
+
+        yield start
+
+
+@pytest.fixture
+async def service(start_service: StartService, emulator: OllamaEmulator) -> RunningService:
+    """A service with one target, the emulator."""
+    running: RunningService = await start_service(f"default={emulator.url}")
+    return running

