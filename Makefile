@@ -48,12 +48,14 @@ lint: $(DEV) ## every static check
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python scripts/generate_stubs.py --check
+	$(BIN)/python scripts/readme_settings.py --check
 	$(BIN)/python scripts/check_tree.py
 
 format: $(DEV) ## put the code into shape
 	$(BIN)/ruff check --fix-only --exit-zero .
 	$(BIN)/ruff format .
 	$(BIN)/buf format -w
+	$(BIN)/python scripts/readme_settings.py
 
 protos: $(DEV) ## generate the Python stubs from protos/
 	$(BIN)/python scripts/generate_stubs.py

@@ -46,9 +46,7 @@ def drift(fresh: Path, committed: Path) -> list[str]:
     wanted = {path.name for path in fresh.iterdir()}
     present = {path.name for path in committed.iterdir() if path.suffix in {".py", ".pyi"}}
     changed = {
-        name
-        for name in wanted & present
-        if not filecmp.cmp(fresh / name, committed / name, shallow=False)
+        name for name in wanted & present if not filecmp.cmp(fresh / name, committed / name, shallow=False)
     }
     return sorted(changed | (wanted ^ present))
 

@@ -1,0 +1,123 @@
+"""A boot that cannot succeed says in one line which setting is wrong and what to do, and exits with 2."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support.service import ROOT, ServiceProcess, environment
+
+
+def run(command: str, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """`python -m ingest_service <command>`, to its end."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
+    return subprocess.run(
+        [sys.executable, "-m", "ingest_service", command],
+        cwd=ROOT, env={**inherited, **variables}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2, and one line that holds all the words; no traceback."""
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_data_directory_that_is_a_file(tmp_path: Path, sqlite_url: str) -> None:
+    (tmp_path / "data").write_text("not a directory")
+    assert_refused(
+        run("serve", environment(tmp_path / "data", sqlite_url)), "INGEST_DATA_DIR", "cannot be written"
+    )
+
+
+def test_a_data_directory_that_cannot_be_written(tmp_path: Path, sqlite_url: str) -> None:
+    # /proc takes no directories from anybody, root included.
+    result = run("serve", environment(Path("/proc/model-ingest"), sqlite_url))
+    assert_refused(result, "INGEST_DATA_DIR", "cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("listen", "nonsense", "HOST:PORT"),
+        ("listen", "0.0.0.0:50051", "INGEST_ALLOW_INSECURE"),
+        ("targets", "http://127.0.0.1:11434", "NAME=URL"),
+        ("database_url", "mysql://x", "sqlite+aiosqlite"),
+        ("file_threads", "many", "must be a number"),
+        ("log_level", "LOUD", "DEBUG"),
+    ],
+)
+def test_a_setting_that_cannot_be_used(
+    tmp_path: Path, sqlite_url: str, name: str, value: str, words: str
+) -> None:
+    variables = environment(tmp_path / "data", sqlite_url) | {f"INGEST_{name.upper()}": value}
+    assert_refused(run("serve", variables), f"INGEST_{name.upper()}", words)
+
+
+def test_a_setting_that_nobody_knows(tmp_path: Path, sqlite_url: str) -> None:
+    variables = environment(tmp_path / "data", sqlite_url) | {"INGEST_DATADIR": "/x"}
+    assert_refused(run("serve", variables), "INGEST_DATADIR", "no setting")
+
+
+def test_a_database_out_of_reach(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    url = f"postgresql+asyncpg://somebody:secret@127.0.0.1:{port}/ingest"
+    result = run("serve", environment(tmp_path / "data", url))
+    assert_refused(result, "INGEST_DATABASE_URL", "cannot be opened", "start the database")
+    assert "secret" not in result.stderr
+
+
+def test_a_port_that_is_taken(tmp_path: Path, sqlite_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        variables = environment(tmp_path / "data", sqlite_url, listen=f"127.0.0.1:{port}")
+        assert_refused(run("serve", variables), "INGEST_LISTEN", "cannot be listened on")
+
+
+async def test_a_data_directory_that_is_not_the_databases_own(tmp_path: Path, sqlite_url: str) -> None:
+    async with ServiceProcess(environment(tmp_path / "data", sqlite_url), tmp_path / "log"):
+        pass
+    unmounted = environment(tmp_path / "empty", sqlite_url)
+    # An empty database may move to a new directory; one that holds an ingest must not.
+    async with ServiceProcess(environment(tmp_path / "data", sqlite_url), tmp_path / "log") as process:
+        import grpc
+
+        from tests.support.files import create_request, gguf
+        from tests.support.stubs import ingest_stub
+
+        async with grpc.aio.insecure_channel(process.address) as channel:
+            await ingest_stub(channel).CreateIngest(create_request(gguf()))
+    assert_refused(run("serve", unmounted), "INGEST_DATA_DIR", "mounted")
+
+
+async def test_the_boot_log_tells_what_is_there(tmp_path: Path, sqlite_url: str) -> None:
+    process = ServiceProcess(
+        environment(tmp_path / "data", sqlite_url, targets="a=http://u:pw@h:1"), tmp_path / "log"
+    )
+    async with process:
+        pass
+    log = process.log.read_text()
+    assert re.search(r'message="store opened".* models=0 blobs=0 .*free_bytes=\d+', log)
+    assert "pw" not in log
+    assert log.index('message="store opened"') < log.index("message=serving")
+
+
+def test_migrate_and_check(tmp_path: Path, sqlite_url: str) -> None:
+    variables = environment(tmp_path / "data", sqlite_url)
+    assert run("migrate", variables).stdout == "schema: none -> 0001\n"
+    assert run("migrate", variables).stdout == "schema: 0001 -> 0001\n"
+    checked = run("check", variables)
+    assert checked.returncode == 0
+    assert f"INGEST_DATA_DIR={tmp_path / 'data'}\n" in checked.stdout
