@@ -1,1 +1,93 @@
-"""Client of the model ingest service."""
+"""Client of the model ingest service.
+
+    async with AsyncClient("127.0.0.1:50051") as client:
+        ingest = await client.push("model.gguf", name="llama3:8b")
+
+`Client` is the same without `async`. Errors: `IngestError` and its tree (`help(model_ingest._errors)`
+draws it). Everything that is public is here; the modules with an underscore may change.
+"""
+
+from __future__ import annotations
+
+from model_ingest._client import AsyncClient
+from model_ingest._connection import DEFAULT_SERVER
+from model_ingest._errors import (
+    BusyError,
+    ChecksumError,
+    ConnectionLostError,
+    DigestError,
+    FieldViolation,
+    FileChangedError,
+    FormatError,
+    IngestCancelledError,
+    IngestError,
+    InvalidRequestError,
+    LocalFileError,
+    NoRoomError,
+    NotAllowedError,
+    NotFoundError,
+    NotServedError,
+    PreconditionError,
+    RefusedError,
+    ServerFaultError,
+    StalledError,
+    TargetError,
+    UnreachableError,
+    UploadInterruptedError,
+)
+from model_ingest._limits import Limits
+from model_ingest._status import from_ingest as error_of
+from model_ingest._sync import Client
+from model_ingest._updates import Accepted, Hashing, Moved, OnUpdate, Update
+from model_ingest.v1.catalog_service_pb2 import VerifyModelResponse
+from model_ingest.v1.errors_pb2 import Failure, Reason
+from model_ingest.v1.ingest_service_pb2 import Capabilities, FileSpec, WatchIngestResponse
+from model_ingest.v1.resources_pb2 import CreateOptions, Deployment, Event, File, Ingest, Model, Target
+
+__all__ = [
+    "DEFAULT_SERVER",
+    "Accepted",
+    "AsyncClient",
+    "BusyError",
+    "Capabilities",
+    "ChecksumError",
+    "Client",
+    "ConnectionLostError",
+    "CreateOptions",
+    "Deployment",
+    "DigestError",
+    "Event",
+    "Failure",
+    "FieldViolation",
+    "File",
+    "FileChangedError",
+    "FileSpec",
+    "FormatError",
+    "Hashing",
+    "Ingest",
+    "IngestCancelledError",
+    "IngestError",
+    "InvalidRequestError",
+    "Limits",
+    "LocalFileError",
+    "Model",
+    "Moved",
+    "NoRoomError",
+    "NotAllowedError",
+    "NotFoundError",
+    "NotServedError",
+    "OnUpdate",
+    "PreconditionError",
+    "Reason",
+    "RefusedError",
+    "ServerFaultError",
+    "StalledError",
+    "Target",
+    "TargetError",
+    "UnreachableError",
+    "Update",
+    "UploadInterruptedError",
+    "VerifyModelResponse",
+    "WatchIngestResponse",
+    "error_of",
+]

@@ -1,0 +1,180 @@
+"""A whole push: digest if wished, create, send each file, follow to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from model_ingest._backoff import Backoff
+from model_ingest._clean import file_name_for
+from model_ingest._connection import Connection
+from model_ingest._errors import IngestError, LocalFileError, NotServedError
+from model_ingest._follow import follow
+from model_ingest._limits import Limits
+from model_ingest._retry import repeat, run
+from model_ingest._source import FileSource
+from model_ingest._status import from_ingest
+from model_ingest._updates import Accepted, Hashing, OnUpdate, Update
+from model_ingest._upload import COMPLETE, UploadStrategy, chunk_bytes_for
+from model_ingest.v1.ingest_service_pb2 import (
+    Capabilities,
+    CreateIngestRequest,
+    FileSpec,
+    GetCapabilitiesRequest,
+    GetIngestRequest,
+)
+from model_ingest.v1.resources_pb2 import Ingest
+
+# After a failed upload: how long the watch may still deliver what the server says about it.
+_LAST_WORDS_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushOptions:
+    """What is pushed, and how."""
+
+    paths: Sequence[Path]
+    name: str
+    targets: Sequence[str] = ()
+    store_only: bool = False
+    declare_digest: bool = False
+    detach: bool = False
+
+
+class Push:
+    """One push. Use it once."""
+
+    def __init__(
+        self, connection: Connection, limits: Limits, options: PushOptions, on_update: OnUpdate | None
+    ) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._options = options
+        self._on_update = on_update
+        self._capabilities = Capabilities()
+        self._sources: dict[str, FileSource] = {}
+
+    async def run(self) -> Ingest:
+        """The ingest once it ended well (with `detach`: once the bytes are there); raises why it did not."""
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            self._capabilities = await capabilities(self._connection)
+            ingest = await self._create()
+            self._tell(Accepted(ingest, self._capabilities.resumable))
+            if not ingest.done:
+                try:
+                    ingest = await self._send_and_follow(ingest)
+                except IngestError as error:
+                    error.ingest = error.ingest or ingest
+                    raise
+        failed = from_ingest(ingest) if ingest.done else None
+        if failed is not None:
+            raise failed
+        return ingest
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        for path in self._options.paths:
+            file_name = file_name_for(path.name)
+            if file_name in self._sources:
+                raise LocalFileError(f"two files would both be called {file_name}")
+            self._sources[file_name] = await stack.enter_async_context(FileSource(path))
+
+    async def _create(self) -> Ingest:
+        specs = [
+            FileSpec(
+                file_name=name,
+                size_bytes=source.size_bytes,
+                sha256=await self._digest(name, source) if self._options.declare_digest else "",
+            )
+            for name, source in self._sources.items()
+        ]
+        request = CreateIngestRequest(
+            model=self._options.name,
+            files=specs,
+            targets=self._options.targets,
+            store_only=self._options.store_only,
+            request_id=str(uuid.uuid4()),
+        )
+        return await repeat(
+            lambda: self._connection.unary(self._connection.ingests.CreateIngest, request), self._backoff()
+        )
+
+    async def _digest(self, name: str, source: FileSource) -> str:
+        await source.hash_to(
+            source.size_bytes, lambda hashed_bytes: self._tell(Hashing(name, hashed_bytes, source.size_bytes))
+        )
+        return await source.digest()
+
+    async def _send_and_follow(self, ingest: Ingest) -> Ingest:
+        sending = asyncio.create_task(self._send(ingest))
+        following = asyncio.create_task(self._follow(ingest))
+        try:
+            running = {sending, following}
+            while not sending.done():
+                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                failure = following.exception() if following in ended else None
+                if failure is not None and not isinstance(failure, IngestError):
+                    # The caller's callback raised. A lost watch alone stops no upload.
+                    raise failure
+            try:
+                await sending
+            except IngestError:
+                await asyncio.wait({following}, timeout=_LAST_WORDS_SECONDS)
+                raise
+            if self._options.detach:
+                request = GetIngestRequest(name=ingest.name)
+                return await self._connection.unary(self._connection.ingests.GetIngest, request)
+            try:
+                return await following
+            except IngestError:
+                return await self._follow(ingest)
+        finally:
+            sending.cancel()
+            following.cancel()
+            await asyncio.gather(sending, following, return_exceptions=True)
+
+    async def _send(self, ingest: Ingest) -> None:
+        for file in ingest.files:
+            if file.state in COMPLETE:
+                continue
+            backoff = self._backoff()
+            strategy = UploadStrategy(
+                self._connection,
+                file.name,
+                self._sources[file.file_name],
+                backoff,
+                chunk_bytes=chunk_bytes_for(self._capabilities),
+                stall_seconds=self._limits.stall_seconds,
+                resumable=self._capabilities.resumable,
+            )
+            await run(strategy, backoff)
+
+    async def _follow(self, ingest: Ingest) -> Ingest:
+        return await follow(
+            self._connection,
+            ingest,
+            ingest.last_sequence,
+            self._on_update,
+            patience_seconds=self._limits.patience_seconds,
+            stall_seconds=self._limits.stall_seconds,
+        )
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._limits.patience_seconds)
+
+    def _tell(self, update: Update) -> None:
+        if self._on_update is not None:
+            self._on_update(update)
+
+
+async def capabilities(connection: Connection) -> Capabilities:
+    """The server's limits; defaults for one that does not tell them. The first contact of a push."""
+    try:
+        return await connection.unary(connection.ingests.GetCapabilities, GetCapabilitiesRequest())
+    except NotServedError:
+        return Capabilities()

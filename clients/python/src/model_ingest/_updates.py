@@ -1,0 +1,37 @@
+"""What a push or a watch tells while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from model_ingest.v1.resources_pb2 import Event, Ingest
+
+
+@dataclass(frozen=True, slots=True)
+class Hashing:
+    """A file is being read for its digest before anything is sent (`declare_digest`)."""
+
+    file_name: str
+    hashed_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The server took the ingest. `resumable`: an upload that breaks off can go on later."""
+
+    ingest: Ingest
+    resumable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Something moved at the server. `ingest` is a copy of it as it stands; no `event`: mere progress."""
+
+    ingest: Ingest
+    event: Event | None
+
+
+Update = Hashing | Accepted | Moved
+OnUpdate = Callable[[Update], None]

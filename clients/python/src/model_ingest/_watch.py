@@ -1,0 +1,60 @@
+"""Follows an ingest through broken streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import grpc
+
+from model_ingest._backoff import Backoff
+from model_ingest._connection import Connection
+from model_ingest._errors import IngestError, StalledError
+from model_ingest._watchdog import Watchdog, cancelled_from_outside
+from model_ingest.v1.ingest_service_pb2 import WatchIngestRequest, WatchIngestResponse
+
+
+async def watch(
+    connection: Connection, name: str, after_sequence: int, backoff: Backoff, *, stall_seconds: float
+) -> AsyncGenerator[WatchIngestResponse, None]:
+    """Events in order, none lost or doubled, progress and heartbeats between them, until it is done.
+
+    A broken stream is watched again after the last event seen, until nothing came for the
+    backoff's patience. A server that was never reached is not tried again.
+    """
+    while True:
+        try:
+            async for response in _one_stream(connection, name, after_sequence, stall_seconds):
+                backoff.progressed()
+                if response.HasField("event"):
+                    after_sequence = max(after_sequence, response.event.sequence)
+                yield response
+            return
+        except IngestError as error:
+            if not connection.contacted:
+                raise
+            delay_seconds = backoff.after(error)
+        await asyncio.sleep(delay_seconds)
+
+
+async def _one_stream(
+    connection: Connection, name: str, after_sequence: int, stall_seconds: float
+) -> AsyncGenerator[WatchIngestResponse, None]:
+    await connection.ready()
+    call = connection.ingests.WatchIngest(WatchIngestRequest(name=name, after_sequence=after_sequence))
+    watchdog = Watchdog(call, stall_seconds)
+    try:
+        with watchdog:
+            async for response in call:
+                connection.contacted = True
+                watchdog.fed()
+                yield response
+    except grpc.aio.AioRpcError as error:
+        raise connection.error(error) from None
+    except asyncio.CancelledError:
+        if watchdog.fired and not cancelled_from_outside():
+            # Heartbeats come every 15 s: silence is a dead peer, not a quiet ingest.
+            raise StalledError(f"{connection.server} was silent for {stall_seconds:g} s") from None
+        raise
+    finally:
+        call.cancel()

@@ -1,0 +1,119 @@
+"""Resources as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from google.protobuf.json_format import MessageToDict
+
+from model_ingest._clean import printable
+from model_ingest.cli._words import amount, deployment_state, file_state, ingest_state, moment, why
+from model_ingest.v1.resources_pb2 import Deployment, Ingest, Model, Target
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines with columns as wide as they need to be."""
+    cells = [list(head), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def ingest_table(ingests: Iterable[Ingest]) -> list[str]:
+    """For `ls --ingests`."""
+    head = ("INGEST", "MODEL", "STATE", "SIZE", "CREATED")
+    return table(
+        head,
+        (
+            (
+                i.name,
+                i.model,
+                ingest_state(i.state),
+                amount(sum(f.size_bytes for f in i.files)),
+                moment(i.create_time),
+            )
+            for i in ingests
+        ),
+    )
+
+
+def model_table(models: Iterable[Model]) -> list[str]:
+    """For `ls`."""
+    head = ("MODEL", "SIZE", "STORED", "READY ON", "DIGEST")
+    return table(
+        head,
+        (
+            (
+                m.display_name or m.name.removeprefix("models/"),
+                amount(m.size_bytes),
+                moment(m.store_time),
+                ", ".join(d.target for d in m.deployments if d.state == Deployment.STATE_READY) or "-",
+                m.files[0].sha256[:19] if m.files else "-",
+            )
+            for m in models
+        ),
+    )
+
+
+def target_table(targets: Iterable[Target]) -> list[str]:
+    """For `targets`."""
+    head = ("TARGET", "ANSWERS", "VERSION", "CHECKED", "")
+    return table(
+        head,
+        (
+            (
+                t.name.removeprefix("targets/"),
+                "yes" if t.reachable else "no",
+                t.version or "-",
+                moment(t.check_time) or "-",
+                t.message,
+            )
+            for t in targets
+        ),
+    )
+
+
+def ingest_text(ingest: Ingest) -> list[str]:
+    """For `status`."""
+    lines = [f"{printable(ingest.name)}  {printable(ingest.model)}  {ingest_state(ingest.state)}"]
+    lines += [f"failure: {why(ingest.failure)}"] if ingest.HasField("failure") else []
+    lines += [f"created {moment(ingest.create_time)}, last event {ingest.last_sequence}"]
+    for file in ingest.files:
+        committed = "" if file.state == file.STATE_STORED else f"{amount(file.committed_size)} of "
+        size = f"{committed}{amount(file.size_bytes)}"
+        line = f"file {file.file_name}: {file_state(file.state)}, {size} {file.sha256}"
+        line += ", no bytes were needed" if file.deduplicated else ""
+        lines.append(printable(line))
+        lines += [f"  failure: {why(file.failure)}"] if file.HasField("failure") else []
+    return lines + [line for deployment in ingest.deployments for line in _deployment_text(deployment)]
+
+
+def model_text(model: Model) -> list[str]:
+    """For `show`."""
+    name = model.display_name or model.name.removeprefix("models/")
+    lines = [printable(f"{name}: {amount(model.size_bytes)}, stored {moment(model.store_time)}")]
+    lines.append(printable(f"ingest {model.ingest}"))
+    lines += [
+        printable(f"file {file.file_name}: {file.format} {amount(file.size_bytes)} {file.sha256}")
+        for file in model.files
+    ]
+    for deployment in model.deployments:
+        lines += _deployment_text(deployment)
+    lines += [printable(f"earlier {digest}") for digest in model.earlier_digests]
+    facts = MessageToDict(model.facts)
+    return lines + [printable(f"{key}: {value}", 200) for key, value in sorted(facts.items())]
+
+
+def _deployment_text(deployment: Deployment) -> list[str]:
+    parts = [f"target {deployment.target}: {deployment_state(deployment.state)}"]
+    parts += [f"tries {deployment.attempts}"] if deployment.attempts > 1 else []
+    parts += [f"Ollama {deployment.target_version}"] if deployment.target_version else []
+    parts += [f"layer {deployment.layer_digest}"] if deployment.layer_digest else []
+    lines = [printable(", ".join(parts))]
+    if deployment.HasField("failure"):
+        lines.append(f"  failure: {why(deployment.failure)}")
+    if deployment.HasField("next_attempt_time"):
+        lines.append(f"  next try at {moment(deployment.next_attempt_time)}")
+    return lines

@@ -1,0 +1,131 @@
+"""States and events in a person's words. Everything here returns printable text."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from model_ingest._clean import printable
+from model_ingest.v1.errors_pb2 import Failure, Reason
+from model_ingest.v1.resources_pb2 import (
+    Deployment,
+    DeploymentStateChange,
+    Event,
+    File,
+    FileStateChange,
+    Ingest,
+    IngestStateChange,
+)
+
+_FILE_PHASES: Final = {
+    File.STATE_PENDING: "waiting",
+    File.STATE_UPLOADING: "sending",
+    File.STATE_VERIFYING: "verifying size and sha256",
+    File.STATE_PUBLISHING: "publishing",
+    File.STATE_STORED: "stored",
+    File.STATE_FAILED: "failed",
+}
+_DEPLOYMENT_PHASES: Final = {
+    Deployment.STATE_PENDING: "waiting",
+    Deployment.STATE_PUSHING: "pushing the bytes",
+    Deployment.STATE_CREATING: "creating the model",
+    Deployment.STATE_READY: "ready",
+    Deployment.STATE_FAILED: "failed",
+    Deployment.STATE_CANCELLED: "cancelled",
+    Deployment.STATE_SUPERSEDED: "superseded by a newer push",
+}
+
+
+def ingest_state(state: Ingest.State.ValueType) -> str:
+    """`READY`."""
+    return _short(Ingest.State.Name(state)) if state in Ingest.State.values() else f"STATE {state}"
+
+
+def file_state(state: File.State.ValueType) -> str:
+    """`STORED`."""
+    return _short(File.State.Name(state)) if state in File.State.values() else f"STATE {state}"
+
+
+def deployment_state(state: Deployment.State.ValueType) -> str:
+    """`READY`."""
+    return _short(Deployment.State.Name(state)) if state in Deployment.State.values() else f"STATE {state}"
+
+
+def file_phase(state: File.State.ValueType) -> str:
+    """`verifying size and sha256`."""
+    return _FILE_PHASES.get(state) or file_state(state)
+
+
+def deployment_phase(state: Deployment.State.ValueType) -> str:
+    """`pushing the bytes`."""
+    return _DEPLOYMENT_PHASES.get(state) or deployment_state(state)
+
+
+def amount(size_bytes: int) -> str:
+    """`250.1 MB`, in powers of 1 000."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def moment(time: Timestamp) -> str:
+    """`2026-01-31 12:00:05Z`; empty when it is not set."""
+    return f"{time.ToDatetime(tzinfo=UTC):%Y-%m-%d %H:%M:%S}Z" if time.seconds else ""
+
+
+def why(failure: Failure) -> str:
+    """`the message (REASON)`."""
+    reason = Reason.Name(failure.reason) if failure.reason in Reason.values() else str(failure.reason)
+    message = printable(failure.message)
+    return f"{message} ({reason})" if message else reason
+
+
+def describe(event: Event) -> str:
+    """One line for one event."""
+    if event.HasField("ingest_state"):
+        return _describe_ingest(event.ingest_state)
+    if event.HasField("file_state"):
+        return _describe_file(event.file_state)
+    if event.HasField("deployment_state"):
+        return _describe_deployment(event.deployment_state)
+    if event.HasField("deployment_status"):
+        return f"{printable(event.deployment_status.target)}: {printable(event.deployment_status.status)}"
+    if event.HasField("notice"):
+        return f"note: {printable(event.notice.message)}"
+    return "an event that this client does not know"
+
+
+def _describe_ingest(change: IngestStateChange) -> str:
+    line = f"ingest: {ingest_state(change.state).lower()}"
+    return f"{line}: {why(change.failure)}" if change.HasField("failure") else line
+
+
+def _describe_file(change: FileStateChange) -> str:
+    line = f"{printable(change.file_name)}: {file_phase(change.state)}"
+    if change.HasField("failure"):
+        return f"{line}: {why(change.failure)}"
+    if change.state == File.STATE_STORED:
+        line += f" as {printable(change.sha256)}" if change.sha256 else ""
+        line += " (the bytes were there already)" if change.deduplicated else ""
+    return line
+
+
+def _describe_deployment(change: DeploymentStateChange) -> str:
+    target = printable(change.target)
+    if change.state == Deployment.STATE_PENDING and change.HasField("failure"):
+        next_try = moment(change.next_attempt_time)
+        line = f"{target}: try {change.attempts} failed: {why(change.failure)}"
+        return f"{line}; next try at {next_try}" if next_try else line
+    line = f"{target}: {deployment_phase(change.state)}"
+    if change.attempts > 1 and change.state in {Deployment.STATE_PUSHING, Deployment.STATE_CREATING}:
+        line += f" (try {change.attempts})"
+    return f"{line}: {why(change.failure)}" if change.HasField("failure") else line
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("STATE_")

@@ -1,0 +1,94 @@
+"""A server that is not there, or does not speak, costs a known time and a clear error."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from model_ingest import AsyncClient, ConnectionLostError, Limits, StalledError, UnreachableError
+
+from tests.client.conftest import QUICK
+from tests.client.scripted_server import Script, ingest, serve
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """Takes connections (the kernel does) and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def nobody() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def test_refused_connections_are_told_at_once(nobody: str):
+    started = time.monotonic()
+    async with AsyncClient(nobody) as client:
+        with pytest.raises(UnreachableError, match=f"cannot reach {nobody}: .*Connection refused") as caught:
+            await client.capabilities()
+    assert time.monotonic() - started < 5
+    assert caught.value.exit_code == 5
+
+
+async def test_a_black_hole_ends(black_hole: str):
+    started = time.monotonic()
+    async with AsyncClient(black_hole, limits=QUICK) as client:
+        with pytest.raises(UnreachableError, match="no answer within 1 s"):
+            await client.get_ingest("x")
+        with pytest.raises(UnreachableError):
+            await anext(aiter(client.watch("x")))
+        with pytest.raises(UnreachableError):
+            async for _ in client.verify("x"):
+                pass
+    assert time.monotonic() - started < 10
+
+
+def test_the_defaults_end_a_black_hole_within_20_s():
+    assert Limits().connect_timeout_seconds < 20
+
+
+async def test_a_server_that_hangs_runs_into_the_deadline(script: Script, client: AsyncClient):
+    async def hang(request, context):
+        await asyncio.sleep(3600)
+
+    script.on("GetIngest", hang)
+    started = time.monotonic()
+    with pytest.raises(StalledError, match="did not answer in time"):
+        await client.get_ingest("x")
+    assert time.monotonic() - started < QUICK.timeout_seconds + 2
+
+
+async def test_a_server_that_goes_away_was_lost_not_unreachable():
+    async with serve(Script()) as script:
+        script.answers("GetIngest", ingest())
+        client = AsyncClient(script.address, limits=QUICK)
+        await client.__aenter__()
+        await client.get_ingest("x")
+    with pytest.raises(ConnectionLostError, match="lost 127") as caught:
+        await client.get_ingest("x")
+    assert not isinstance(caught.value, UnreachableError)
+    await client.close()
+    await client.close()
+
+
+async def test_outside_of_with_it_says_so():
+    with pytest.raises(RuntimeError, match="async with"):
+        await AsyncClient().capabilities()
+
+
+async def test_cancelling_a_call_is_cancelling(black_hole: str):
+    async with AsyncClient(black_hole) as client:
+        task = asyncio.create_task(client.capabilities())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

@@ -1,0 +1,155 @@
+"""The command against the real service, store only: the whole way, and what happens when a side dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import struct
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from model_ingest import AsyncClient, Ingest
+
+from tests.client.test_cli_process import end, run, start
+
+
+def write_gguf(path: Path, padding_bytes: int) -> Path:
+    """A GGUF header with one string in it, then random bytes."""
+
+    def text(value: bytes) -> bytes:
+        return struct.pack("<Q", len(value)) + value
+
+    header = b"GGUF" + struct.pack("<IQQ", 3, 0, 1)
+    header += text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama")
+    with path.open("wb") as file:
+        file.write(header)
+        for _ in range(padding_bytes // 2**20):
+            file.write(os.urandom(2**20))
+        file.write(os.urandom(padding_bytes % 2**20))
+    return path
+
+
+class Service:
+    """`python -m ingest_service serve` in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.address = "127.0.0.1:0"
+        self.process: asyncio.subprocess.Process
+
+    async def start(self) -> None:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "ingest_service",
+            "serve",
+            env={
+                **os.environ,
+                "INGEST_LISTEN": self.address,
+                "INGEST_DATA_DIR": str(self._directory),
+                "INGEST_TARGETS": "",
+            },
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert self.process.stderr is not None
+        async with asyncio.timeout(30):
+            while line := await self.process.stderr.readline():
+                serving = re.search(rb"message=serving .*port=(\d+)", line)
+                if serving:
+                    self.address = f"127.0.0.1:{int(serving.group(1))}"
+                    self._drain = asyncio.create_task(self.process.stderr.read())
+                    return
+        raise AssertionError("the service did not start")
+
+    async def end(self, number: signal.Signals) -> None:
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        await self.process.wait()
+        await self._drain
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    running = Service(tmp_path / "data")
+    await running.start()
+    yield running
+    await running.end(signal.SIGKILL)
+
+
+async def test_there_and_back(service: Service, tmp_path: Path):
+    path = write_gguf(tmp_path / "My model.gguf", 3 * 2**20 + 5)
+    pushed = await run(service.address, "push", path, "--name", "Team/Model", "--json")
+    assert (pushed.code, pushed.err) == (0, "")
+    result = pushed.objects[-1]["ingest"]
+    assert result["state"] == "STORED"
+    assert result["files"][0]["committed_size"] == path.stat().st_size
+
+    again = await run(service.address, "push", path, "--name", "other", "--declare-digest")
+    assert again.code == 0
+    assert "nothing to send" in again.out
+
+    listed = await run(service.address, "ls")
+    assert {line.split()[0] for line in listed.out.splitlines()[1:]} == {"Team/Model:latest", "other:latest"}
+    shown = await run(service.address, "show", "team/model")
+    assert result["files"][0]["sha256"] in shown.out
+    watched = await run(service.address, "watch", result["name"])
+    assert watched.out.splitlines()[-1] == "done: Team/Model:latest is stored"
+    status = await run(service.address, "status", result["name"].removeprefix("ingests/"))
+    assert "STORED" in status.out
+
+
+async def test_refusals(service: Service, tmp_path: Path):
+    good = write_gguf(tmp_path / "good.gguf", 10)
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"no model at all")
+    empty = tmp_path / "empty.gguf"
+    empty.touch()
+    for arguments, reason in (
+        ([bad, "--name", "m"], "FORMAT_INVALID"),
+        ([empty, "--name", "m"], "SIZE_LIMIT"),
+        ([good, "--name", "../m"], "NAME_INVALID"),
+        ([good, "--name", "m", "--target", "nix"], "TARGET_UNKNOWN"),
+        ([good, bad, "--name", "m"], "OPTION_UNSUPPORTED"),
+    ):
+        ended = await run(service.address, "push", *arguments)
+        assert ended.code == 3, ended
+        assert f"({reason})" in ended.err
+    assert (await run(service.address, "status", "nothing")).code == 3
+    assert "does not serve `targets` yet" in (await run(service.address, "targets")).err
+
+
+async def _pushing(service: Service, tmp_path: Path) -> tuple[asyncio.subprocess.Process, str]:
+    """A push of a file that is large enough to be met in the middle."""
+    path = write_gguf(tmp_path / "large.gguf", 0)
+    os.truncate(path, 6 * 2**30)
+    process = await start(service.address, "push", path, "--name", "large")
+    assert process.stdout is not None
+    accepted = (await process.stdout.readline()).decode()
+    while b"sending" not in await process.stdout.readline():
+        pass
+    return process, accepted.partition(":")[0]
+
+
+async def test_the_command_is_interrupted(service: Service, tmp_path: Path):
+    process, name = await _pushing(service, tmp_path)
+    process.send_signal(signal.SIGINT)
+    ended = await end(process)
+    assert ended.code == 130
+    assert ended.err.startswith("interrupted: ")
+    assert name in ended.err
+    async with AsyncClient(service.address) as client, asyncio.timeout(20):
+        assert (await client.wait(name)).state == Ingest.STATE_FAILED
+
+
+async def test_the_service_is_killed_and_comes_back(service: Service, tmp_path: Path):
+    process, _ = await _pushing(service, tmp_path)
+    await service.end(signal.SIGKILL)
+    await service.start()
+    ended = await end(process)
+    assert ended.code == 5
+    assert "(UPLOAD_INTERRUPTED)" in ended.err
