@@ -8,6 +8,7 @@ import sys
 
 from ingest_service.app import StartError, migrate_only, serve
 from ingest_service.config import PREFIX, SETTINGS, SettingError, load_settings
+from ingest_service.process import tune_allocator
 from ingest_service.telemetry.logs import configure_logs
 
 _WRONG_USE = 2
@@ -47,6 +48,7 @@ def main() -> int:
         settings = load_settings()
         configure_logs(settings.log_level, settings.log_format)
         if command == "serve":
+            tune_allocator()
             if settings.allow_insecure:
                 sys.stderr.write("warning: INGEST_ALLOW_INSECURE is set: anybody who can connect may push\n")
             asyncio.run(serve(settings))
