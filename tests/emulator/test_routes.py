@@ -53,7 +53,7 @@ async def test_answers(client: httpx.AsyncClient, method: str, path: str, status
         ("POST", "/api/show", "", 400, "missing request body"),
         ("POST", "/api/show", "{}", 400, "model is required"),
         ("POST", "/api/show", '{"model":"a b"}', 400, "invalid model name"),
-        ("POST", "/api/show", '{"name":"x"}', 404, "model 'x:latest' not found"),
+        ("POST", "/api/show", '{"name":"x"}', 404, "model 'x' not found"),
         ("POST", "/api/show", '{"model":"u/x:y"}', 404, "model 'u/x:y' not found"),
         ("POST", "/api/show", '{"model":"x:cloud"}', 403, None),
         ("DELETE", "/api/delete", "", 400, "missing request body"),

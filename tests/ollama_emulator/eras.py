@@ -48,6 +48,17 @@ class Version:
         return self._before(0, 12, 6)
 
     @property
+    def show_is_cached(self) -> bool:
+        """Measured on a real 0.24.0 and 0.33.0: since 0.23.2 show keeps its first `modified_at` for a manifest
+        of the same digest, even over delete and create; only tags tells the true one."""
+        return not self._before(0, 23, 2)
+
+    @property
+    def show_names_absent_model_as_sent(self) -> bool:
+        """Measured: era A's show repeats the name as it was sent, later ones add the tag."""
+        return self.era is Era.A
+
+    @property
     def prune_grace_seconds(self) -> int:
         """0.21.0 added the one-hour grace (section 4)."""
         return 0 if self._before(0, 21, 0) else 3600

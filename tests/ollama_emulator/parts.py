@@ -54,6 +54,8 @@ class Workshop:
     executor: Executor
     rewrite_progress: bool = True
     no_prune: bool = False
+    #: What show said first of each manifest, kept to the end of the process (`Version.show_is_cached`).
+    shown_ns: dict[str, int] = field(default_factory=dict)
 
     async def thread(self, work: Callable[[], T]) -> T:
         """Runs blocking work off the event loop."""

@@ -90,8 +90,9 @@ async def _show(request: Request) -> Response:
         raise APIError("invalid model name", 400)
     model = _find(request.shop, name)
     if model is None:
-        shortest = request.shop.models.existing(name).shortest
-        raise APIError(f"model '{shortest}' not found", 404)
+        as_sent = request.shop.version.show_names_absent_model_as_sent
+        shown = text if as_sent else request.shop.models.existing(name).shortest
+        raise APIError(f"model '{shown}' not found", 404)
     verbose, offset = bool(data.get("verbose")), request.offset_minutes
     return json_response(
         await request.shop.thread(lambda: show(request.shop, model, verbose=verbose, offset_minutes=offset))

@@ -163,6 +163,7 @@ class OllamaEmulator:
         """
         await self.stop_listening()
         await self._drop_wedged()
+        self._shop.shown_ns.clear()
         if version is not None:
             self.version = version
         removed: list[str] = []

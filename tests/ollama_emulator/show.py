@@ -68,7 +68,10 @@ def show(shop: Workshop, model: Model, *, verbose: bool, offset_minutes: int) ->
             for tensor in header.tensors
         ]
     out["capabilities"] = ["completion"]
-    out["modified_at"] = rfc3339(model.modified_ns, offset_minutes)
+    modified_ns = model.modified_ns
+    if shop.version.show_is_cached and not texts["system"]:
+        modified_ns = shop.shown_ns.setdefault(model.digest, modified_ns)
+    out["modified_at"] = rfc3339(modified_ns, offset_minutes)
     return out
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import google_crc32c
+import grpc
+from model_ingest._truth import FirstStatus
 from model_ingest.v1 import resources_pb2
 from model_ingest.v1.ingest_service_pb2 import (
     CreateIngestRequest,
@@ -62,6 +64,7 @@ def upload_messages(
 async def send(stub: IngestStub, messages: Sequence[UploadRequest]) -> resources_pb2.File:
     """Sends an upload; answers the file, or raises the call's true error (peers.md P4)."""
     call = stub.Upload(timeout=60)
+    first = FirstStatus(call)
     for message in messages:
         try:
             await call.write(message)
@@ -69,7 +72,11 @@ async def send(stub: IngestStub, messages: Sequence[UploadRequest]) -> resources
             break
     else:
         await call.done_writing()
-    return await call
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        # `await call` itself says INTERNAL now and then although the server said something else.
+        raise first.truth(error) from None
 
 
 async def push(stub: IngestStub, data: bytes, model: str = "test", **fields: Any) -> resources_pb2.Ingest:
