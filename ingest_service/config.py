@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
 PREFIX = "INGEST_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
+_TARGET_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: What may be a password, however odd: in `//user:password@`, and as an argument.
+_PASSWORD = re.compile(r"(://[^:/?#@]*:).+@|([?&]password=)[^&]*", re.DOTALL)
 
 
 class SettingError(Exception):
@@ -42,7 +50,10 @@ class TargetSetting:
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        value = int(text)
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError("it must be a whole number") from None
         if not low <= value <= high:
             raise ValueError(f"it must be {low} to {high}")
         return value
@@ -52,7 +63,10 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 
 def _number(low: float, high: float) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        value = float(text)
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError("it must be a number") from None
         if not low <= value <= high:
             raise ValueError(f"it must be {low:g} to {high:g}")
         return value
@@ -80,29 +94,54 @@ def _choice(*choices: str) -> Callable[[str], str]:
 
 def _listen(text: str) -> str:
     host, separator, port = text.rpartition(":")
-    if not separator or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError("it must be HOST:PORT, for example 127.0.0.1:50051")
+    usable = separator and _HOST.fullmatch(host) and re.fullmatch(r"[0-9]{1,5}", port)
+    if not usable or int(port) > 65535:
+        raise ValueError("it must be HOST:PORT, for example 127.0.0.1:50051 or [::1]:50051")
     return text
+
+
+def _directory(text: str) -> Path:
+    # A line break would tear a log line; a question mark ends the path in the default database's URL.
+    if not text or not text.isprintable() or "?" in text:
+        raise ValueError("it must name a directory, without `?` and control characters")
+    return Path(text)
 
 
 def _targets(text: str) -> tuple[TargetSetting, ...]:
     targets: list[TargetSetting] = []
     for pair in filter(None, (part.strip() for part in text.split(","))):
         name, separator, url = pair.partition("=")
-        parts = urlsplit(url)
-        if not separator or not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
+        if not separator or not _TARGET_NAME.fullmatch(name):
             raise ValueError("it must be NAME=URL pairs, comma-separated, names of letters, digits, - and _")
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        if not _is_http(url):
             raise ValueError(f"the URL of {name} must be http://HOST:PORT or https://HOST:PORT")
         if any(target.name == name for target in targets):
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"the target {name} is there twice")
         targets.append(TargetSetting(name, url.rstrip("/")))
     return tuple(targets)
 
 
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_port = parts.port != 0
+    except ValueError:
+        return False
+    is_plain = url.isprintable() and not parts.query and not parts.fragment
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and is_port and is_plain
+
+
 def _database_url(text: str) -> str:
-    if text and not text.startswith(("sqlite+aiosqlite:///", "postgresql+asyncpg://")):
+    if not text:
+        return text
+    if not text.startswith(("sqlite+aiosqlite:///", "postgresql+asyncpg://")) or not text.isprintable():
         raise ValueError("it must start with sqlite+aiosqlite:/// or postgresql+asyncpg://")
+    try:
+        database = make_url(text).database
+    except (ArgumentError, ValueError):
+        raise ValueError("it must be postgresql+asyncpg://USER@HOST:PORT/NAME") from None
+    if database in {None, "", ":memory:"}:
+        raise ValueError("it must name a database or, for SQLite, a file")
     return text
 
 
@@ -114,7 +153,7 @@ SETTINGS: tuple[Setting, ...] = (
         "ALLOW_INSECURE", "false", _boolean,
         "allow LISTEN on an address that others reach, without authentication",
     ),
-    Setting("DATA_DIR", "./data", Path, "directory of the stored bytes; local disk only"),
+    Setting("DATA_DIR", "./data", _directory, "directory of the stored bytes; local disk only"),
     Setting(
         "DATABASE_URL", "", _database_url,
         "sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER@HOST/NAME; default: ingest.db in DATA_DIR",
@@ -208,8 +247,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         try:
             values[setting.name.lower()] = setting.parse(text)
         except ValueError as error:
-            why = str(error) if str(error).startswith(("it ", "the ")) else "it must be a number"
-            raise SettingError(f"{PREFIX}{setting.name}={text!r} cannot be used: {why}") from None
+            raise SettingError(f"{PREFIX}{setting.name}={_masked(text)!r} cannot be used: {error}") from None
     if not values["database_url"]:
         values["database_url"] = f"sqlite+aiosqlite:///{values['data_dir'] / 'ingest.db'}"
     settings = Settings(**values)
@@ -238,7 +276,4 @@ def _is_loopback(host: str) -> bool:
 
 
 def _masked(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
+    return _PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", url)

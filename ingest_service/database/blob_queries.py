@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Table, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ingest_service.database.rows import blob_from_row
 from ingest_service.database.statements import Statements
 from ingest_service.database.tables import blobs
 from ingest_service.vocabulary.records import Blob
 from ingest_service.vocabulary.states import BlobState
+
+_INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
 
 
 class BlobQueries:
@@ -31,16 +38,14 @@ class BlobQueries:
 
     async def make_live(self, sha256: str, size_bytes: int, file_format: str, now: datetime) -> None:
         """Records published bytes; a blob that was DELETING or CORRUPT is LIVE again."""
-        existing = (
-            await self._statements.run(
-                select(blobs.c.state).where(blobs.c.sha256 == sha256).with_for_update()
-            )
-        ).scalar_one_or_none()
         values = {"size_bytes": size_bytes, "state": str(BlobState.LIVE), "format": file_format}
-        if existing is None:
-            await self._statements.run(insert(blobs).values(sha256=sha256, created_at=now, **values))
-        elif existing != BlobState.LIVE:
-            await self._statements.run(update(blobs).where(blobs.c.sha256 == sha256).values(**values))
+        # One statement: two uploads of the same bytes may get here at the same moment.
+        statement = _INSERT[self._statements.dialect](blobs).values(sha256=sha256, created_at=now, **values)
+        await self._statements.run(
+            statement.on_conflict_do_update(
+                index_elements=[blobs.c.sha256], set_=values, where=blobs.c.state != str(BlobState.LIVE)
+            )
+        )
 
     async def totals(self) -> tuple[int, int]:
         """How many LIVE blobs there are, and their bytes."""

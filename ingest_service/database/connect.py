@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sqlite3
+from collections.abc import Mapping
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -12,6 +16,19 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 #: Execution option naming how a transaction begins on SQLite: IMMEDIATE or DEFERRED.
 BEGIN_OPTION = "house_begin"
+
+#: Execution options of a reading transaction, by dialect: one snapshot for all its statements. On PostgreSQL
+#: READ COMMITTED would take a new one for each, and an ingest could be read with the files of a later moment.
+READING: Mapping[str, Mapping[str, Any]] = {
+    "sqlite": {BEGIN_OPTION: "DEFERRED"},
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
+#: The same of a writing one. READ COMMITTED on PostgreSQL: what is read after a lock was waited for has to be
+#: what the former holder committed.
+WRITING: Mapping[str, Mapping[str, Any]] = {
+    "sqlite": {BEGIN_OPTION: "IMMEDIATE"},
+    "postgresql": {},
+}
 
 _LOCK_SECONDS = 30
 
@@ -37,8 +54,8 @@ def _sqlite(url: str, pool_size: int) -> AsyncEngine:
         # The driver's own BEGIN would be DEFERRED and come late; SQLAlchemy's documentation of its SQLite
         # dialect says to switch it off and to emit BEGIN ourselves, which `begin` below does.
         dbapi_connection.isolation_level = None
+        dbapi_connection.run_async(_use_wal)
         cursor = dbapi_connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
         # FULL syncs the log at each commit: without it a power cut takes acknowledged commits away.
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
@@ -50,9 +67,40 @@ def _sqlite(url: str, pool_size: int) -> AsyncEngine:
         # timeout, when somebody else wrote in between; so every writer begins IMMEDIATE.
         connection.exec_driver_sql(f"BEGIN {mode}")
 
+    def invalidated(dbapi_connection: Any, record: Any, error: BaseException | None) -> None:
+        dbapi_connection.run_async(_let_go)
+
     event.listen(engine.sync_engine, "connect", connected)
+    event.listen(engine.sync_engine, "invalidate", invalidated)
     event.listen(engine.sync_engine, "begin", begin)
     return engine
+
+
+async def _use_wal(connection: aiosqlite.Connection) -> None:
+    """The log of a new file can be switched to by one connection at a time, and SQLite does not wait for it.
+
+    The busy timeout is of no use here: whoever comes second is told "locked" at once.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _LOCK_SECONDS
+    while True:
+        try:
+            async with connection.execute("PRAGMA journal_mode=WAL"):
+                return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or loop.time() > deadline:
+                raise
+        await asyncio.sleep(0.01)
+
+
+async def _let_go(connection: aiosqlite.Connection) -> None:
+    """Ends the transaction of a connection that is given up in the middle of a statement.
+
+    Closing it is not enough: as long as anybody refers to the statement, SQLite keeps the connection, and
+    with it the write lock, although it is closed. The statement that runs is waited for.
+    """
+    with contextlib.suppress(sqlite3.Error, ValueError):
+        await asyncio.shield(connection.rollback())
 
 
 def _postgresql(url: str, pool_size: int) -> AsyncEngine:

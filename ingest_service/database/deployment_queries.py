@@ -34,13 +34,17 @@ class DeploymentQueries:
     def __init__(self, statements: Statements) -> None:
         self._statements = statements
 
-    async def of_ingests(self, ingest_ids: Sequence[str]) -> dict[str, list[Deployment]]:
+    async def of_ingests(
+        self, ingest_ids: Sequence[str], *, lock: bool = False
+    ) -> dict[str, list[Deployment]]:
         """The deployments of each ingest, in the order of the configuration."""
         query = (
             select(deployments)
             .where(deployments.c.ingest_id.in_(ingest_ids))
             .order_by(deployments.c.position)
         )
+        if lock:
+            query = query.with_for_update()
         found: dict[str, list[Deployment]] = {ingest_id: [] for ingest_id in ingest_ids}
         for row in (await self._statements.run(query)).mappings():
             found[row["ingest_id"]].append(deployment_from_row(row))
@@ -57,11 +61,11 @@ class DeploymentQueries:
     async def save(self, before: Deployment, after: Deployment) -> None:
         """Writes what changed. A deployment that no longer moves, or waits, gives up its lease."""
         values = changed(deployment_values(before), deployment_values(after))
+        if not values:
+            return
         if after.state not in DEPLOYMENT_MOVING or after.next_attempt_at is not None:
             values |= {"lease_owner": None, "lease_until_us": None}
-        if values:
-            statement = update(deployments).where(deployments.c.id == after.id).values(**values)
-            await self._statements.run(statement)
+        await self._statements.run(update(deployments).where(deployments.c.id == after.id).values(**values))
 
     async def claim(
         self, owner: str, targets: Sequence[str], busy_targets: Sequence[str], lease_seconds: float

@@ -16,7 +16,7 @@ from typing import TypeVar
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ingest_service.database.connect import BEGIN_OPTION, create_engine
+from ingest_service.database.connect import READING, WRITING, create_engine
 from ingest_service.database.transaction import Statements, Transaction
 from ingest_service.vocabulary.errors import BackendDown, StorageFull
 
@@ -29,7 +29,11 @@ _TRANSACTION_SECONDS = 40.0
 _RETRIES = 3
 #: PostgreSQL's classes for connection, authentication, no such database, resources, operator, system.
 _AWAY_CLASSES = ("08", "28", "3D", "53", "57", "58")
+_UNIQUE_SQLSTATE = "23505"
+_UNIQUE_SQLITE = frozenset({"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"})
 _RETRYABLE_SQLSTATES = frozenset({"40001", "40P01"})
+#: A lock was waited for too long; the server has become a read-only standby; retrying did not help.
+_AWAY_SQLSTATES = _RETRYABLE_SQLSTATES | {"55P03", "25006"}
 
 
 class Conflict(Exception):
@@ -41,9 +45,12 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 8) -> None:
         self._engine: AsyncEngine = create_engine(url, pool_size)
-        self._is_sqlite = self._engine.dialect.name == "sqlite"
-        # SQLite has one writer: waiting here is fair and cheap, waiting in its busy loop is neither.
-        self._writer = asyncio.Lock() if self._is_sqlite else None
+        dialect = self._engine.dialect.name
+        self._reading, self._writing = READING[dialect], WRITING[dialect]
+        # SQLite has one writer: waiting here is fair and cheap, waiting in its busy loop is neither. Readers
+        # leave it a connection, or whoever has the turn to write would wait for all of them again.
+        self._turn = {True: asyncio.Lock(), False: asyncio.Semaphore(max(1, pool_size - 1))}
+        self._takes_turns = dialect == "sqlite"
         self._running: set[asyncio.Task[object]] = set()
         self._listeners: list[Callable[[str], None]] = []
 
@@ -64,11 +71,11 @@ class Database:
         locked for too long; StorageFull when its disk is full. `work` may run again after a deadlock, so it
         must have no effect but its statements.
         """
-        return await self._in_own_task(work, begin="IMMEDIATE")
+        return await self._in_own_task(work, writes=True)
 
     async def read(self, work: Callable[[Transaction], Awaitable[_T]]) -> _T:
         """Runs `work` in one reading transaction: a consistent snapshot, no lock. Raises as `transact`."""
-        return await self._in_own_task(work, begin="DEFERRED")
+        return await self._in_own_task(work, writes=False)
 
     async def close(self) -> None:
         """Lets running transactions end, then closes every connection."""
@@ -76,8 +83,8 @@ class Database:
             await asyncio.wait(self._running, timeout=_TRANSACTION_SECONDS)
         await self._engine.dispose()
 
-    async def _in_own_task(self, work: Callable[[Transaction], Awaitable[_T]], *, begin: str) -> _T:
-        task: asyncio.Task[_T] = asyncio.create_task(self._attempts(work, begin=begin))
+    async def _in_own_task(self, work: Callable[[Transaction], Awaitable[_T]], *, writes: bool) -> _T:
+        task: asyncio.Task[_T] = asyncio.create_task(self._attempts(work, writes=writes))
         self._running.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
@@ -87,11 +94,11 @@ class Database:
         if not task.cancelled():
             task.exception()  # a caller that was cancelled will not ask for it
 
-    async def _attempts(self, work: Callable[[Transaction], Awaitable[_T]], *, begin: str) -> _T:
+    async def _attempts(self, work: Callable[[Transaction], Awaitable[_T]], *, writes: bool) -> _T:
         for attempt in range(_RETRIES + 1):
             try:
                 async with asyncio.timeout(_TRANSACTION_SECONDS):
-                    return await self._once(work, begin=begin)
+                    return await self._once(work, writes=writes)
             except exc.DBAPIError as error:
                 if _sqlstate(error) in _RETRYABLE_SQLSTATES and attempt < _RETRIES:
                     continue
@@ -100,12 +107,12 @@ class Database:
                 raise _translate(error) from error
         raise AssertionError("unreachable")
 
-    async def _once(self, work: Callable[[Transaction], Awaitable[_T]], *, begin: str) -> _T:
+    async def _once(self, work: Callable[[Transaction], Awaitable[_T]], *, writes: bool) -> _T:
         async with AsyncExitStack() as stack:
-            if self._writer is not None and begin == "IMMEDIATE":
-                await stack.enter_async_context(self._writer)
+            if self._takes_turns:
+                await stack.enter_async_context(self._turn[writes])
             connection: AsyncConnection = await stack.enter_async_context(self._engine.connect())
-            connection = await connection.execution_options(**{BEGIN_OPTION: begin})
+            connection = await connection.execution_options(**(self._writing if writes else self._reading))
             async with connection.begin():
                 statements = Statements(connection)
                 result = await work(Transaction(statements))
@@ -119,16 +126,24 @@ def _sqlstate(error: exc.DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
+def _is_taken(error: exc.IntegrityError) -> bool:
+    """A unique value, not a missing parent or an absent value: those are bugs of ours."""
+    return _sqlstate(error) == _UNIQUE_SQLSTATE or (
+        getattr(error.orig, "sqlite_errorname", None) in _UNIQUE_SQLITE
+    )
+
+
 def _translate(error: Exception) -> Exception:
     """The house's error for a database that is away or full; the error itself if it is a bug of ours."""
     if isinstance(error, exc.IntegrityError):
-        return Conflict(str(error.orig))
+        return Conflict(str(error.orig)) if _is_taken(error) else error
     if isinstance(error, exc.DBAPIError):
         if _sqlstate(error) == "53100" or "database or disk is full" in str(error.orig):
             _log.error("the database's disk is full", extra={"detail": str(error.orig)})
             return StorageFull("The database has no room.")
         away = isinstance(error, exc.OperationalError | exc.InterfaceError) or error.connection_invalidated
         away = away or (_sqlstate(error) or "").startswith(_AWAY_CLASSES)
+        away = away or _sqlstate(error) in _AWAY_SQLSTATES
         if not away and not isinstance(error.orig, OSError):
             return error
     _log.error("the database cannot be used", extra={"detail": f"{type(error).__name__}: {error}"})

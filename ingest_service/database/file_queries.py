@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import case, insert, select, update
 
 from ingest_service.database.rows import changed, file_from_row, file_values
 from ingest_service.database.statements import Statements
@@ -19,9 +19,11 @@ class FileQueries:
     def __init__(self, statements: Statements) -> None:
         self._statements = statements
 
-    async def of_ingests(self, ingest_ids: Sequence[str]) -> dict[str, list[File]]:
+    async def of_ingests(self, ingest_ids: Sequence[str], *, lock: bool = False) -> dict[str, list[File]]:
         """The files of each ingest, in the order of its request."""
         query = select(files).where(files.c.ingest_id.in_(ingest_ids)).order_by(files.c.position)
+        if lock:
+            query = query.with_for_update()
         found: dict[str, list[File]] = {ingest_id: [] for ingest_id in ingest_ids}
         for row in (await self._statements.run(query)).mappings():
             found[row["ingest_id"]].append(file_from_row(row))
@@ -46,16 +48,17 @@ class FileQueries:
         statement = (
             update(files)
             .where(
-                files.c.id == bindparam("file_id"),
-                files.c.writer_epoch == bindparam("epoch"),
+                files.c.id == file_id,
+                files.c.writer_epoch == writer_epoch,
                 files.c.state.in_([str(FileState.UPLOADING), str(FileState.VERIFYING)]),
-                files.c.committed_size <= bindparam("size"),
             )
-            .values(committed_size=bindparam("size"))
+            .values(
+                committed_size=case(
+                    (files.c.committed_size < committed_size, committed_size), else_=files.c.committed_size
+                )
+            )
         )
-        values = {"file_id": file_id, "epoch": writer_epoch, "size": committed_size}
-        result = await self._statements.run(statement, [values])
-        return result.rowcount == 1
+        return (await self._statements.run(statement)).rowcount == 1
 
     async def unfinished(self) -> list[File]:
         """Files whose bytes are neither stored nor given up: what a boot has to look at."""

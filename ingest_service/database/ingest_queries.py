@@ -39,12 +39,16 @@ class IngestQueries:
         return await self._one(ingests.c.id == ingest_id, lock=False)
 
     async def lock(self, ingest_id: str) -> Ingest | None:
-        """The ingest, its row locked to the end of the transaction: nobody else changes it or its parts."""
+        """The ingest, locked to the end of the transaction: nobody else changes it or its parts.
+
+        The rows of its parts are locked too, for checkpoints, claims and renewals write those alone: a claim
+        between our look at the fencing number and our write would otherwise be written over.
+        """
         return await self._one(ingests.c.id == ingest_id, lock=True)
 
     async def by_request_id(self, request_id: str) -> Ingest | None:
-        """The ingest that was made with this request_id."""
-        return await self._one(ingests.c.request_id == request_id, lock=False)
+        """The ingest that was made with this request_id, locked like `lock` does."""
+        return await self._one(ingests.c.request_id == request_id, lock=True)
 
     async def page(
         self,
@@ -91,13 +95,13 @@ class IngestQueries:
         await self._statements.run(update(ingests).where(ingests.c.id == after.id).values(**values))
         return replace(after, updated_at=now)
 
-    async def with_parts(self, rows: Sequence[Row]) -> list[Ingest]:
+    async def with_parts(self, rows: Sequence[Row], *, lock: bool = False) -> list[Ingest]:
         """Ingests from their rows, files and deployments fetched with one query each."""
         if not rows:
             return []
         ids = [row["id"] for row in rows]
-        files = await self._files.of_ingests(ids)
-        deployments = await self._deployments.of_ingests(ids)
+        files = await self._files.of_ingests(ids, lock=lock)
+        deployments = await self._deployments.of_ingests(ids, lock=lock)
         return [ingest_from_rows(row, files[row["id"]], deployments[row["id"]]) for row in rows]
 
     async def _one(self, condition: ColumnElement[bool], *, lock: bool) -> Ingest | None:
@@ -105,4 +109,4 @@ class IngestQueries:
         if lock:
             query = query.with_for_update()
         row = (await self._statements.run(query)).mappings().one_or_none()
-        return None if row is None else (await self.with_parts([row]))[0]
+        return None if row is None else (await self.with_parts([row], lock=lock))[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from ingest_service.database import Database, Transaction
@@ -47,23 +48,27 @@ class Watches:
         self._draining = True
         self._hub.wake_everybody()
 
-    async def watch(self, ingest_id: str, after_sequence: int) -> AsyncIterator[WatchItem]:
+    async def watch(self, ingest_id: str, after_sequence: int) -> AsyncGenerator[WatchItem, None]:
         """Items in order; ends once the ingest is done and all its events were given.
 
-        The reader's pace is the pace: rows are read when it wants more, nothing is queued for it. Raises
-        IngestNotFound, SequenceExpired, TooManyWatches, Draining.
+        The reader's pace is the pace: rows are read when it wants more, nothing is queued for it. Who leaves
+        early closes it (`contextlib.aclosing`). Raises IngestNotFound, SequenceExpired, TooManyWatches,
+        Draining.
         """
         if self._active >= self._max_watches:
             raise TooManyWatches
         self._active += 1
         try:
             with self._hub.waiting_for(ingest_id) as flag:
-                async for item in self._follow(ingest_id, after_sequence, flag):
-                    yield item
+                async with contextlib.aclosing(self._follow(ingest_id, after_sequence, flag)) as items:
+                    async for item in items:
+                        yield item
         finally:
             self._active -= 1
 
-    async def _follow(self, ingest_id: str, cursor: int, flag: asyncio.Event) -> AsyncIterator[WatchItem]:
+    async def _follow(
+        self, ingest_id: str, cursor: int, flag: asyncio.Event
+    ) -> AsyncGenerator[WatchItem, None]:
         loop = asyncio.get_running_loop()
         last_sign = loop.time()
         shown: object = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -14,6 +15,9 @@ from ingest_service.forwarding.target import BlobMissing, NoSpace, Refused, Targ
 _MAX_BODY_BYTES = 4 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_LINE_BYTES = 1024 * 1024
+#: Of all lines together: half a million of Ollama's.
+_MAX_LINES_BYTES = 64 * 1024 * 1024
+_COMPRESSED = "The answer is compressed although that was not asked for."
 _TRY_AGAIN = frozenset({408, 429})
 _BLOB_MISSING = ("no such file or directory", "blob not found", "blob does not exist")
 
@@ -23,14 +27,15 @@ async def read_body(response: httpx.Response, limit_bytes: int = _MAX_BODY_BYTES
 
     Raises Unreachable for a compressed body: it was not asked for, and unpacking it could fill the memory.
     """
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Unreachable("The answer is compressed although that was not asked for.")
+    if _is_compressed(response):
+        raise Unreachable(_COMPRESSED)
     body = bytearray()
-    async for part in response.aiter_raw():
-        body += part
-        if len(body) >= limit_bytes:
-            return bytes(body[:limit_bytes])
-    return bytes(body)
+    async with _raw(response) as parts:
+        async for part in parts:
+            body += part
+            if len(body) >= limit_bytes:
+                break
+    return bytes(body[:limit_bytes])
 
 
 async def read_json(response: httpx.Response) -> dict[str, Any]:
@@ -46,7 +51,8 @@ async def read_json(response: httpx.Response) -> dict[str, Any]:
 
 async def read_error(response: httpx.Response) -> tuple[str, bool]:
     """What an error answer says, and whether Ollama itself said it (and not a proxy in front of it)."""
-    body = await read_body(response, _MAX_ERROR_BYTES)
+    # A body that cannot be read must not hide the status, which says more.
+    body = b"" if _is_compressed(response) else await read_body(response, _MAX_ERROR_BYTES)
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -62,11 +68,16 @@ async def error_of(response: httpx.Response) -> TargetError:
     words, _ = await read_error(response)
     if response.is_redirect:
         return Refused(f"HTTP {response.status_code}: redirects are not followed; correct the target's URL.")
-    if response.status_code >= 500 or response.status_code in _TRY_AGAIN:
+    if is_worth_another_try(response):
         return NoSpace(words) if is_no_space(words) else Unreachable(words)
     if response.status_code in {401, 403}:
         return Refused(f"{words}: the target, or a proxy before it, does not let this service in.")
     return Refused(words)
+
+
+def is_worth_another_try(response: httpx.Response) -> bool:
+    """Its status says that the same request may succeed later."""
+    return response.status_code >= 500 or response.status_code in _TRY_AGAIN
 
 
 def error_from_create(words: str) -> TargetError:
@@ -86,19 +97,37 @@ def is_no_space(words: str) -> bool:
 async def lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """NDJSON lines however TCP cut them; the last one may lack its newline.
 
-    Raises Refused for a line over 1 MiB, Unreachable for a compressed body.
+    Reads to the end, because leaving early wedges Ollama (contract 3.4): a line over 1 MiB is passed over and
+    not kept. Raises Unreachable for a compressed body, at its end, and for a body without end.
     """
-    if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Unreachable("The answer is compressed although that was not asked for.")
-    rest = bytearray()
-    async for part in response.aiter_raw():
-        rest += part
-        while (end := rest.find(b"\n")) >= 0:
-            line = bytes(rest[:end]).strip()
-            del rest[: end + 1]
-            if line:
-                yield line
-        if len(rest) > _MAX_LINE_BYTES:
-            raise Refused(f"The target sent a line of more than {_MAX_LINE_BYTES} bytes.")
-    if rest.strip():
-        yield bytes(rest).strip()
+    is_compressed = _is_compressed(response)
+    line, is_too_long, total_bytes = bytearray(), False, 0
+    async with _raw(response) as parts:
+        async for part in parts:
+            total_bytes += len(part)
+            if total_bytes > _MAX_LINES_BYTES:
+                raise Unreachable(f"The answer did not end within {_MAX_LINES_BYTES} bytes.")
+            for index, piece in enumerate(() if is_compressed else part.split(b"\n")):
+                if index:  # a newline stood before it
+                    if line.strip():
+                        yield bytes(line).strip()
+                    line.clear()
+                    is_too_long = False
+                is_too_long = is_too_long or len(line) + len(piece) > _MAX_LINE_BYTES
+                if is_too_long:
+                    line.clear()
+                else:
+                    line += piece
+    if is_compressed:
+        raise Unreachable(_COMPRESSED)
+    if line.strip():
+        yield bytes(line).strip()
+
+
+def _is_compressed(response: httpx.Response) -> bool:
+    return bool(response.headers.get("content-encoding", "identity").lower() != "identity")
+
+
+def _raw(response: httpx.Response) -> contextlib.aclosing[AsyncGenerator[bytes, None]]:
+    """The body's parts as they come, never decompressed; closed when it is left, not when it is collected."""
+    return contextlib.aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
 
+from ingest_service.forwarding.create_answer import CreateLine
 from ingest_service.forwarding.moves import DeploymentMoves
-from ingest_service.forwarding.ollama import CreateLine, OllamaClient, Shown
+from ingest_service.forwarding.ollama import OllamaClient, Shown
+from ingest_service.forwarding.statuses import StatusWriter
 from ingest_service.forwarding.target import (
     BlobMissing,
     OutcomeUnknown,
@@ -17,7 +18,7 @@ from ingest_service.forwarding.target import (
     Unreachable,
 )
 from ingest_service.storage import BlobStore
-from ingest_service.vocabulary.errors import BlobCorrupt
+from ingest_service.vocabulary.errors import BlobCorrupt, IngestError
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Deployment, File, Ingest
 from ingest_service.vocabulary.states import DeploymentState
@@ -35,7 +36,7 @@ _MODEL_FILE = "model.gguf"
 
 
 class Driver:
-    """One attempt. Ends with the deployment READY, or raises why not (TargetError, LeaseLost)."""
+    """One attempt. Ends with the deployment READY, or raises why not (TargetError, LeaseLost, CancelDue)."""
 
     def __init__(self, client: OllamaClient, store: BlobStore, moves: DeploymentMoves) -> None:
         self._client = client
@@ -47,6 +48,10 @@ class Driver:
 
     async def run(self) -> None:
         """Takes the deployment as far as it goes."""
+        async with self._client:
+            await self._run()
+
+    async def _run(self) -> None:
         ingest, deployment = await self._moves.read()
         if deployment.create_baseline is not None and await self._settled(ingest, deployment):
             return
@@ -62,6 +67,7 @@ class Driver:
         except BlobMissing:
             # It vanished between HEAD and create (pruned, or deleted with another model): once more.
             await self._moves.notice("The target lost the bytes before it used them; they are sent again.")
+            await self._moves.move(DeploymentState.PUSHING, create_baseline=None)
             await self._push(ingest)
             await self._create(ingest)
 
@@ -91,6 +97,10 @@ class Driver:
                 await self._client.push_blob(_digest(file), blob, on_progress)
         except BlobCorrupt as error:
             raise Refused(error.message, reason=Reason.BLOB_CORRUPT) from error
+        except IngestError as error:
+            # The store's own message is about writing.
+            words = "The stored bytes cannot be read right now."
+            raise Unreachable(words, reason=Reason.STORAGE_FAILED) from error
         except Refused as error:
             if "digest mismatch" in error.words:
                 words = f"The target counted other bytes than are stored under this digest: {error.words}"
@@ -104,7 +114,6 @@ class Driver:
         self.progress = (0, 0)
         size_bytes = sum(file.size_bytes for file in ingest.files)
         silence = max(_MIN_SILENCE_SECONDS, size_bytes / _SLOWEST_CREATE_BYTES_PER_SECOND)
-        words = _StatusWriter(self._moves)
         layer_digest = ""
 
         def on_line(line: CreateLine) -> None:
@@ -114,10 +123,8 @@ class Driver:
             words.put(line.status)
 
         try:
-            try:
+            async with StatusWriter(self._moves) as words:
                 await self._client.create(_request(ingest), on_line, silence)
-            finally:
-                await words.close()
         except OutcomeUnknown as error:
             _, deployment = await self._moves.read()
             if await self._settled(ingest, deployment):
@@ -128,9 +135,10 @@ class Driver:
         await self._confirm(ingest, layer_digest)
 
     async def _confirm(self, ingest: Ingest, layer_digest: str) -> None:
-        if await self._client.show(ingest.model) is None:
+        shown = await self._client.show(ingest.model)
+        if shown is None:
             raise Unreachable("Create said success, but the target does not show the model.")
-        await self._ready(ingest, layer_digest)
+        await self._ready(ingest, layer_digest or shown.layer_digest)
 
     async def _settled(self, ingest: Ingest, deployment: Deployment) -> bool:
         """A create whose answer was not seen: if `show` differs from before, it worked after all."""
@@ -138,12 +146,12 @@ class Driver:
         if now is None or _baseline(now) == deployment.create_baseline:
             return False
         await self._moves.notice("The answer to create was lost; the target shows the model.")
-        await self._ready(ingest, "")
+        await self._ready(ingest, now.layer_digest)
         return True
 
     async def _ready(self, ingest: Ingest, layer_digest: str) -> None:
         try:
-            manifest = await self._client.manifest_digest(ingest.model)
+            manifest = await self._client.manifest_digest(ingest.canonical_model)
         except TargetError:
             # The model is there; a list that cannot be read takes nothing from that.
             manifest = ""
@@ -157,45 +165,10 @@ class Driver:
         if self._pushed or not any(text in error.words.lower() for text in _ROTTEN):
             return error
         return Refused(
-            f"The target's copy of the bytes is damaged ({error.words}). Remove the blob from the target's"
-            " models directory, then retry.",
+            f"The target cannot read the copy of the bytes that it already had ({error.words}). Remove that"
+            " blob from the target's models directory, then retry.",
             reason=Reason.TARGET_BLOB_CORRUPT,
         )
-
-
-class _StatusWriter:
-    """Writes what a target says as events, in order, without holding up the reading of its answer.
-
-    Only the newest unwritten words wait: a target that talks faster than rows are written loses words, never
-    memory.
-    """
-
-    _MAX_WAITING = 64
-
-    def __init__(self, moves: DeploymentMoves) -> None:
-        self._moves = moves
-        self._queue: asyncio.Queue[str | None] = asyncio.Queue(self._MAX_WAITING + 1)
-        self._last = ""
-        self._task = asyncio.create_task(self._write())
-
-    def put(self, status: str) -> None:
-        """A line's status; repeated ones count once."""
-        if status and status != self._last and self._queue.qsize() < self._MAX_WAITING:
-            self._last = status
-            self._queue.put_nowait(status)
-
-    async def close(self) -> None:
-        """Writes what waits, and ends. Raises what writing failed with."""
-        self._queue.put_nowait(None)
-        try:
-            await self._task
-        except asyncio.CancelledError:
-            self._task.cancel()
-            raise
-
-    async def _write(self) -> None:
-        while (status := await self._queue.get()) is not None:
-            await self._moves.status(status)
 
 
 def _digest(file: File) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,10 @@ from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState
 
 class LeaseLost(Exception):
     """Another worker has taken over, or the deployment was ended meanwhile: nothing is ours to write."""
+
+
+class CancelDue(Exception):
+    """A cancel was asked for: no further step may begin."""
 
 
 class DeploymentMoves:
@@ -30,14 +34,24 @@ class DeploymentMoves:
         return self._ours(ingest)
 
     async def move(self, state: DeploymentState, **values: Any) -> Deployment:
-        """Moves our deployment."""
-        return await self._change(
-            lambda change: change.deployment(self._lease.deployment_id, state, **values)
-        )
+        """Moves our deployment. Raises CancelDue instead of a move to a further step of a cancelled one."""
 
-    async def status(self, text: str) -> None:
-        """The target said something."""
-        await self._change(lambda change: change.deployment_status(self._lease.deployment_id, text))
+        def apply(change: Change) -> None:
+            # Judged under the ingest's lock: after a cancel was committed no create begins any more.
+            if state in DEPLOYMENT_MOVING and self._find(change.before).cancel_requested:
+                raise CancelDue
+            change.deployment(self._lease.deployment_id, state, **values)
+
+        return await self._change(apply)
+
+    async def statuses(self, texts: Sequence[str]) -> None:
+        """The target said these things, in this order."""
+
+        def apply(change: Change) -> None:
+            for text in texts:
+                change.deployment_status(self._lease.deployment_id, text)
+
+        await self._change(apply)
 
     async def notice(self, text: str) -> None:
         """Worth knowing, but no failure."""

@@ -15,7 +15,7 @@ from ingest_service.database import Database, Lease
 from ingest_service.events import Hub
 from ingest_service.events.hub import wait_for_flag
 from ingest_service.forwarding.driver import Driver
-from ingest_service.forwarding.moves import DeploymentMoves, LeaseLost
+from ingest_service.forwarding.moves import CancelDue, DeploymentMoves, LeaseLost
 from ingest_service.forwarding.ollama import OllamaClient
 from ingest_service.forwarding.target import NoSpace, Target, TargetError, Unreachable
 from ingest_service.storage import BlobStore
@@ -70,10 +70,13 @@ class Worker:
 
     async def stop(self) -> None:
         """Ends without waiting for a create (design.md section 5); leases are given back."""
-        tasks = [task for task in (self._main, *self._running.values()) if task is not None]
-        for task in tasks:
+        if self._main is not None:
+            self._main.cancel()
+            await asyncio.gather(self._main, return_exceptions=True)
+        driving = list(self._running.values())
+        for task in driving:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*driving, return_exceptions=True)
         with contextlib.suppress(IngestError):
             await self._database.transact(lambda tx: tx.deployments.release_all(self._owner))
 
@@ -91,6 +94,9 @@ class Worker:
                         task.add_done_callback(partial(self._ended, lease.target, flag))
                 except IngestError:
                     _log.warning("no deployment could be claimed; the database does not answer")
+                except Exception:  # noqa: BLE001 (logged)
+                    # A worker that no longer claims looks healthy and does nothing.
+                    _log.exception("unforeseen fault while claiming a deployment")
                 await wait_for_flag(flag, self._settings.poll_seconds)
 
     def _ended(self, target: str, flag: asyncio.Event, task: asyncio.Task[None]) -> None:
@@ -101,86 +107,90 @@ class Worker:
 
     async def _claim(self) -> Lease | None:
         names, busy = sorted(self._targets), sorted(self._running)
-        return await self._database.transact(
-            lambda tx: tx.deployments.claim(self._owner, names, busy, self._settings.lease_seconds)
+        claiming = asyncio.create_task(
+            self._database.transact(
+                lambda tx: tx.deployments.claim(self._owner, names, busy, self._settings.lease_seconds)
+            )
         )
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # It commits all the same; `stop` gives the lease back once it is there.
+            await asyncio.gather(claiming, return_exceptions=True)
+            raise
 
     async def _drive(self, lease: Lease) -> None:
         moves = DeploymentMoves(self._database, lease, self._clock)
-        client = OllamaClient(self._targets[lease.target])
-        driver = Driver(client, self._store, moves)
+        driver = Driver(OllamaClient(self._targets[lease.target]), self._store, moves)
         driving = asyncio.create_task(driver.run())
-        renewing = asyncio.create_task(self._renew(lease, driver, driving))
+        renewing = asyncio.create_task(self._renew(lease, moves, driver, driving))
         try:
-            await asyncio.wait({driving, renewing}, return_when=asyncio.FIRST_COMPLETED)
-            if not driving.done():
-                driving.cancel()
+            is_cancel_due = await asyncio.shield(renewing)
+            driving.cancel()
             await asyncio.wait({driving})
-            renewing.cancel()
-            await asyncio.wait({renewing})
-            await self._record(moves, driving, renewing)
+            await self._record(moves, driving, is_cancel_due=is_cancel_due)
         except LeaseLost:
             _log.info("a deployment is no longer ours", extra=_of(lease))
         except IngestError:
             # The lease runs out, and whoever claims the deployment then asks `show` before anything else.
             _log.exception("a deployment's end could not be recorded", extra=_of(lease))
         finally:
-            for task in (driving, renewing):
-                task.cancel()
+            driving.cancel()
+            # The renewal ends with the driver; cancelled, it could leave a statement that revives the lease.
             await asyncio.gather(driving, renewing, return_exceptions=True)
-            await client.close()
 
-    async def _renew(self, lease: Lease, driver: Driver, driving: asyncio.Task[None]) -> bool:
-        """Keeps the lease and writes progress until the lease is lost (False) or a cancel is due (True)."""
+    async def _renew(
+        self, lease: Lease, moves: DeploymentMoves, driver: Driver, driving: asyncio.Task[None]
+    ) -> bool:
+        """Keeps the lease and writes progress until the driver has ended or must end: the lease is lost, or a
+        cancel is due (True)."""
         seconds = self._settings.lease_seconds
+        step = min(1.0, seconds / 3)
         written, waited = driver.progress, 0.0
         while True:
-            await asyncio.sleep(min(1.0, seconds / 3))
-            waited += min(1.0, seconds / 3)
+            await asyncio.wait({driving}, timeout=step)
+            if driving.done():
+                return False
+            waited += step
             progress = driver.progress if driver.progress != written else None
             if progress is None and waited < seconds / 3:
                 continue
             try:
                 cancel = await self._renewed(lease, progress)
+                if cancel is None:
+                    return False
+                # A create that runs is left to answer (design.md section 2); all before it is torn off.
+                if cancel and (await moves.read())[1].state is not DeploymentState.CREATING:
+                    return True
             except IngestError:
                 continue
-            if cancel is None:
-                return False
             if progress is not None:
                 written = progress
                 self._hub.wake(lease.ingest_id)
             waited = 0.0
-            if cancel and await self._may_cancel(lease):
-                return True
 
     async def _renewed(self, lease: Lease, progress: tuple[int, int] | None) -> bool | None:
         return await self._database.transact(
             lambda tx: tx.deployments.renew(lease, self._settings.lease_seconds, progress)
         )
 
-    async def _may_cancel(self, lease: Lease) -> bool:
-        """A create that runs is left to answer (design.md section 2); everything before it is torn off."""
-        _, deployment = await DeploymentMoves(self._database, lease, self._clock).read()
-        return deployment.state is not DeploymentState.CREATING
-
     async def _record(
-        self, moves: DeploymentMoves, driving: asyncio.Task[None], renewing: asyncio.Task[bool]
+        self, moves: DeploymentMoves, driving: asyncio.Task[None], *, is_cancel_due: bool
     ) -> None:
         """Writes how the attempt ended, exactly once."""
-        if driving.cancelled():
-            if not renewing.cancelled() and renewing.exception() is None and renewing.result():
-                await moves.move(DeploymentState.CANCELLED, next_attempt_at=None)
-            return
-        error = driving.exception()
-        if error is None:
-            return
-        if isinstance(error, TargetError):
-            await self._failed(moves, error)
-        elif isinstance(error, LeaseLost | IngestError):
-            raise error
-        else:
-            _log.error("unforeseen fault while driving a deployment", exc_info=error)
-            await self._failed(moves, Unreachable("An unforeseen fault of the service; see its log."))
+        error = None if driving.cancelled() else driving.exception()
+        try:
+            if isinstance(error, TargetError):
+                await self._failed(moves, error)
+            elif isinstance(error, LeaseLost | CancelDue | IngestError):
+                raise error
+            elif error is not None:
+                _log.error("unforeseen fault while driving a deployment", exc_info=error)
+                await self._failed(moves, Unreachable("An unforeseen fault of the service; see its log."))
+            elif driving.cancelled() and is_cancel_due:
+                raise CancelDue
+        except CancelDue:
+            await moves.move(DeploymentState.CANCELLED, next_attempt_at=None)
 
     async def _failed(self, moves: DeploymentMoves, error: TargetError) -> None:
         ingest, deployment = await moves.read()

@@ -7,13 +7,19 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from ingest_service.database import Database
+from ingest_service.database import Conflict, Database
 from ingest_service.formats import recognise
 from ingest_service.formats.recognise import MAGIC_BYTES
 from ingest_service.ingests.file_moves import FileMoves
 from ingest_service.storage import BlobStore, FileExecutor
 from ingest_service.storage.identity import network_file_system, read_store_id, write_store_id
-from ingest_service.vocabulary.errors import StorageFailed, WriterBusy
+from ingest_service.vocabulary.errors import (
+    BlobCorrupt,
+    FormatInvalid,
+    StorageFailed,
+    StorageFull,
+    WriterBusy,
+)
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Failure, File
 from ingest_service.vocabulary.states import FileState
@@ -32,12 +38,38 @@ async def check_identity(
 
     Raises WrongStore. An unmounted volume must not look like a lost store (design.md section 4).
     """
-    kind = await executor.run(network_file_system, data_directory)
-    if kind is not None:
+    await _check_file_systems(database, data_directory, executor)
+    try:
+        return await _compare(database, data_directory, executor, new_id)
+    except OSError as error:
         raise WrongStore(
-            f"INGEST_DATA_DIR {data_directory} is on a network file system ({kind}), where locks and syncs do"
-            " not hold; use a local one."
-        )
+            f"INGEST_DATA_DIR {data_directory}: the store id in it cannot be read or written"
+            f" ({error.strerror}): make the directory and what is in it this user's own."
+        ) from error
+    except Conflict:
+        # Another process had its very first boot at the same moment: its id is there now.
+        return await _compare(database, data_directory, executor, new_id)
+
+
+async def _check_file_systems(database: Database, data_directory: Path, executor: FileExecutor) -> None:
+    # A volume may be mounted on any of them.
+    directories = (data_directory, data_directory / "blobs", data_directory / "uploads")
+    places = dict.fromkeys(directories, "INGEST_DATA_DIR")
+    url = database.engine.url
+    if url.get_backend_name() == "sqlite" and url.database:
+        places[Path(url.database)] = "INGEST_DATABASE_URL"
+    for path, setting in places.items():
+        kind = await executor.run(network_file_system, path)
+        if kind is not None:
+            raise WrongStore(
+                f"{setting}: {path} is on a network file system ({kind}), where locks and syncs do not hold;"
+                " use a local one."
+            )
+
+
+async def _compare(
+    database: Database, data_directory: Path, executor: FileExecutor, new_id: Callable[[], str]
+) -> str:
     on_disk = await executor.run(read_store_id, data_directory)
     in_database = await database.read(lambda tx: tx.store.store_id())
     if on_disk is None and in_database is None:
@@ -103,34 +135,50 @@ class Recovery:
     async def _publish(self, file: File) -> None:
         """Its digest was right: whichever of partial and blob exists becomes the blob."""
         assert file.sha256 is not None
-        partial = await self._store.open_partial(file.id)
-        if partial is not None:
-            # Bytes that the row calls right may still have been in the cache when the power went: their
-            # sync came before the row, so they are not; this one is for the rename to come.
-            await partial.sync()
-            await partial.close()
         try:
+            await self._check_partial(file)
             await self._store.publish(file.id, file.sha256)
-        except StorageFailed:
-            _log.exception("a file in publication has neither partial nor blob", extra=_of(file))
+            async with self._store.open_blob(file.sha256) as blob:
+                file_format = recognise(await blob.read(0, MAGIC_BYTES), blob.size_bytes)
+        except (StorageFailed, BlobCorrupt, FormatInvalid):
+            _log.exception("a file in publication has lost its bytes", extra=_of(file))
             failure = Failure(Reason.STORAGE_FAILED, "The store lost the bytes of this file: push it again.")
             await self._moves.fail(file, failure)
             return
-        async with self._store.open_blob(file.sha256) as blob:
-            file_format = recognise(await blob.read(0, MAGIC_BYTES), blob.size_bytes)
         await self._moves.stored(file, file_format)
         _log.info("finished the publication of a file", extra={**_of(file), "sha256": file.sha256})
 
-    async def _give_up(self, file: File) -> None:
+    async def _check_partial(self, file: File) -> None:
+        """What is there is all there, and durable. Raises WriterBusy, StorageFailed."""
         partial = await self._store.open_partial(file.id)
+        if partial is None:
+            return
+        try:
+            # Their sync came before the row, so the bytes are there; a disk that lied is found out here.
+            if await partial.size_bytes() != file.size_bytes:
+                raise StorageFailed
+            await partial.sync()
+        finally:
+            await partial.close()
+
+    async def _give_up(self, file: File) -> None:
+        try:
+            partial = await self._store.open_partial(file.id)
+        except StorageFailed:
+            # Something that cannot be opened bears its name: no upload can be running on it.
+            partial = None
         if partial is not None:
             await partial.close()
         failure = Failure(
             Reason.UPLOAD_INTERRUPTED,
             "The service stopped while the upload was running; this version cannot resume it: push again.",
         )
-        await self._moves.fail(file, failure)
-        await self._store.remove_partial(file.id)
+        try:
+            await self._moves.fail(file, failure)
+        except StorageFull:
+            # The database shares the full disk, and this partial may be what fills it.
+            await self._store.remove_partial(file.id)
+            await self._moves.fail(file, failure)
         _log.info("gave up an interrupted upload", extra=_of(file))
 
     async def _remove_orphan(self, partial_id: str) -> None:
@@ -139,6 +187,9 @@ class Recovery:
                 _log.info("removed a partial that belongs to no upload", extra={"partial": partial_id})
         except WriterBusy:
             _log.info("left a partial that another process holds", extra={"partial": partial_id})
+        except StorageFailed:
+            # One file that cannot be removed is no reason not to serve; the store has logged why.
+            _log.warning("left a partial that cannot be removed", extra={"partial": partial_id})
 
 
 def _of(file: File) -> dict[str, str]:

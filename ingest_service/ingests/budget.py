@@ -19,31 +19,35 @@ class ByteBudget:
         """Bytes taken and not yet given back."""
         return self._capacity - self._left
 
-    async def take(self, size_bytes: int) -> None:
-        """Waits until `size_bytes` are free and takes them; more than the capacity counts as all of it."""
-        size_bytes = min(size_bytes, self._capacity)
-        if not self._waiting and size_bytes <= self._left:
-            self._left -= size_bytes
-            return
+    def ask(self, size_bytes: int) -> asyncio.Future[None]:
+        """The bytes are the caller's once this is done; more than the capacity counts as all of it.
+
+        A caller that stops waiting, cancelled or not, says so with `withdraw`.
+        """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size_bytes, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give_back(size_bytes)
-            else:
-                self._waiting.remove((size_bytes, turn))
-                self._grant()
-            raise
+        self._waiting.append((min(size_bytes, self._capacity), turn))
+        self._grant()
+        return turn
+
+    def withdraw(self, size_bytes: int, turn: asyncio.Future[None]) -> None:
+        """Takes an `ask` back, be it granted or not."""
+        if turn.done() and not turn.cancelled():
+            self.give_back(size_bytes)
+        else:
+            turn.cancel()
+            self._grant()
 
     def give_back(self, size_bytes: int) -> None:
-        """Returns what `take` took."""
+        """Returns what was granted."""
         self._left += min(size_bytes, self._capacity)
         self._grant()
 
     def _grant(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._left:
-            size_bytes, turn = self._waiting.popleft()
-            self._left -= size_bytes
-            turn.set_result(None)
+        while self._waiting:
+            size_bytes, turn = self._waiting[0]
+            if not turn.cancelled():
+                if size_bytes > self._left:
+                    return
+                self._left -= size_bytes
+                turn.set_result(None)
+            self._waiting.popleft()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -9,19 +10,25 @@ from typing import Any
 from ingest_service.database import Database, Transaction
 from ingest_service.lifecycle import Change
 from ingest_service.vocabulary.errors import (
+    BackendDown,
+    Draining,
     FileNotFound,
     IngestError,
     IngestNotFound,
     UploadClosed,
     UploadExpired,
+    UploadStalled,
     WriterBusy,
     WriterSuperseded,
 )
+from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Failure, File, Ingest
 from ingest_service.vocabulary.states import FILE_OPEN, FileState, IngestState
 
 _RECEIVING = frozenset({FileState.UPLOADING, FileState.VERIFYING})
 _UNFINISHED = _RECEIVING | {FileState.PUBLISHING}
+#: Nobody's words or bytes were wrong: the upload was cut off.
+_INTERRUPTIONS = (BackendDown, Draining, UploadClosed, UploadStalled, WriterBusy, WriterSuperseded)
 #: Bytes that are all here: an upload of such a file has nothing to send.
 HAS_ALL_BYTES = frozenset({FileState.VERIFYING, FileState.PUBLISHING, FileState.STORED})
 
@@ -68,7 +75,9 @@ class FileMoves:
         )
         if not recorded:
             now = await self.read(file)
-            raise UploadClosed if now.writer_epoch == file.writer_epoch else WriterSuperseded
+            # The state first: a cancel raises the epoch as well, and is no other writer.
+            is_other_writer = now.state in _RECEIVING and now.writer_epoch != file.writer_epoch
+            raise WriterSuperseded if is_other_writer else UploadClosed
 
     async def move(self, file: File, state: FileState, **values: Any) -> File:
         """Moves our file on. Raises UploadClosed or WriterSuperseded if it is no longer ours."""
@@ -141,9 +150,17 @@ class FileMoves:
         return current
 
 
-def failure_of(error: IngestError) -> Failure:
-    """What is kept of an error that ended a file."""
-    return Failure(error.reason, error.message, error.metadata)
+def failure_of(error: BaseException | None) -> Failure:
+    """What is kept of what ended an upload; None: its stream just ended."""
+    if isinstance(error, IngestError) and not isinstance(error, _INTERRUPTIONS):
+        return Failure(error.reason, error.message, error.metadata)
+    if error is None or isinstance(error, UploadClosed | asyncio.CancelledError):
+        what = "The upload's stream ended before `finish`"
+    elif isinstance(error, IngestError):
+        what = f"The upload was cut off ({error.reason})"
+    else:
+        what = "The upload ended with an unforeseen fault of the service"
+    return Failure(Reason.UPLOAD_INTERRUPTED, f"{what}; this version cannot resume it: push again.")
 
 
 def _by_id(ingest: Ingest, file_id: str) -> File:

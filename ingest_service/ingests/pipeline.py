@@ -14,11 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import ParamSpec, Protocol
 
 from ingest_service.ingests.budget import ByteBudget
 from ingest_service.ingests.limits import MEBIBYTE, Limits
 from ingest_service.storage import PartialFile
+
+_P = ParamSpec("_P")
 
 #: One file call takes at most this much, so that no upload occupies a thread for long.
 _BATCH_BYTES = 8 * MEBIBYTE
@@ -76,9 +78,9 @@ class ChunkPipeline:
         self._written = asyncio.Event()
         self._checkpointing = asyncio.Lock()
         self._tasks = [
-            asyncio.create_task(self._guard(self._consume(self._write_lane, self._write))),
-            asyncio.create_task(self._guard(self._consume(self._hash_lane, self._hasher.update))),
-            asyncio.create_task(self._guard(self._checkpoints())),
+            asyncio.create_task(self._guard(self._consume, self._write_lane, self._write)),
+            asyncio.create_task(self._guard(self._consume, self._hash_lane, self._hasher.update)),
+            asyncio.create_task(self._guard(self._checkpoints)),
         ]
 
     async def put(self, chunk: bytes) -> None:
@@ -87,7 +89,7 @@ class ChunkPipeline:
         Raises what a write, a sync or a checkpoint failed with, be it of an earlier chunk.
         """
         await self._until(lambda: self._held_bytes() + len(chunk) <= self._limits.window_bytes)
-        await self._budget.take(len(chunk))
+        await self._take_budget(len(chunk))
         self.received_bytes += len(chunk)
         for lane in (self._write_lane, self._hash_lane):
             lane.queue.append(chunk)
@@ -119,6 +121,18 @@ class ChunkPipeline:
         self._write_lane.queue.clear()
         self._hash_lane.queue.clear()
 
+    async def _take_budget(self, size_bytes: int) -> None:
+        # Not just `take`: when the store fails for all uploads at once, each holds bytes that another waits
+        # for, and only an upload that hears of its failure gives its own back.
+        turn = self._budget.ask(size_bytes)
+        if not turn.done():
+            turn.add_done_callback(lambda _: self._moved.set())
+        try:
+            await self._until(turn.done)
+        except BaseException:
+            self._budget.withdraw(size_bytes, turn)
+            raise
+
     def _held_bytes(self) -> int:
         return self.received_bytes - min(self._write_lane.done_bytes, self._hash_lane.done_bytes)
 
@@ -134,13 +148,14 @@ class ChunkPipeline:
         if self._failure is not None:
             raise self._failure
 
-    async def _guard(self, work: Awaitable[None]) -> None:
+    async def _guard(self, work: Callable[_P, Awaitable[None]], *args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
-            await work
+            await work(*args, **kwargs)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 (told to whoever puts, drains or checkpoints next)
-            self._failure = error
+            # The first one is the cause: what was asked of a poisoned partial afterwards only says "failed".
+            self._failure = self._failure or error
             self._moved.set()
 
     async def _consume(self, lane: _Lane, work: Callable[[list[bytes]], Awaitable[None]]) -> None:

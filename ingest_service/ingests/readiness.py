@@ -73,4 +73,6 @@ class Readiness:
             return error.message
         except TimeoutError:
             return f"Data directory or database did not answer within {_CHECK_SECONDS:.0f} s."
+        except Exception as error:  # noqa: BLE001 (a check that ended here would leave the last word standing)
+            return f"The check failed with an unforeseen {type(error).__name__}: {error}"
         return None

@@ -12,12 +12,12 @@ import google_crc32c
 from ingest_service.formats import MAGIC_BYTES, recognise
 from ingest_service.ingests.file_moves import FileMoves, failure_of
 from ingest_service.ingests.limits import Limits
+from ingest_service.ingests.patience import Patience
 from ingest_service.ingests.pipeline import ChunkPipeline
 from ingest_service.storage import BlobStore
 from ingest_service.vocabulary.digests import parse_digest
 from ingest_service.vocabulary.errors import (
     ArgumentInvalid,
-    BackendDown,
     ChunkChecksumMismatch,
     ChunkTooLarge,
     DigestMismatch,
@@ -25,27 +25,35 @@ from ingest_service.vocabulary.errors import (
     IngestError,
     OffsetGap,
     SizeMismatch,
+    StorageFull,
 )
-from ingest_service.vocabulary.reasons import Reason
-from ingest_service.vocabulary.records import Failure, File
+from ingest_service.vocabulary.records import File
 from ingest_service.vocabulary.states import FileState
 
 _log = logging.getLogger(__name__)
 _PROGRESS_LOG_SECONDS = 30.0
-_RECORD_SECONDS = 600.0
 
 
 class UploadSession:
     """Takes chunks, finishes the file, or leaves it in good order. One task calls it, one call at a time."""
 
     def __init__(
-        self, file: File, moves: FileMoves, store: BlobStore, limits: Limits, pipeline: ChunkPipeline
+        self,
+        file: File,
+        moves: FileMoves,
+        store: BlobStore,
+        limits: Limits,
+        pipeline: ChunkPipeline,
+        *,
+        patience: Patience,
     ) -> None:
         self.file = file
         self._moves = moves
         self._store = store
         self._limits = limits
         self._pipeline = pipeline
+        self._patience = patience
+        self._published = False
         self._head = b""
         self._format = ""
         self._interruption: IngestError | None = None
@@ -119,8 +127,10 @@ class UploadSession:
         )
         # The partial's lock is held until it has its new name.
         await self._store.publish(self.file.id, actual)
-        stored = await self._recorded()
+        self._published = True
         await self._pipeline.close()
+        # The bytes are safe, only the word of it is missing.
+        stored = await self._patience.until_done(lambda: self._moves.stored(self.file, self._format))
         seconds = time.monotonic() - self._started
         _log.info(
             "file stored",
@@ -134,24 +144,15 @@ class UploadSession:
         )
         return stored
 
-    async def _recorded(self) -> File:
-        """The last row, written with patience: the bytes are safe, only the word of it is missing."""
-        deadline = time.monotonic() + _RECORD_SECONDS
-        while True:
-            try:
-                return await self._moves.stored(self.file, self._format)
-            except BackendDown:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(1.0)
-
     async def abandon(self, error: BaseException | None) -> None:
         """The stream ended before `finish`, or `complete` failed: the file fails and its partial goes.
 
         Until resuming is there this is final, whatever the reason (issue "1 of 5", item 2). Rows are written
-        before files: a crash in between leaves a partial that the next boot removes.
+        before files: a crash in between leaves a partial that the next boot removes. Published bytes are
+        left to the next boot, which finishes what their row began.
         """
-        failure = _failure(error)
+        failure = failure_of(error)
+        foreseen = error is None or isinstance(error, IngestError | asyncio.CancelledError)
         _log.warning(
             "upload ended before it was complete",
             extra={
@@ -160,13 +161,23 @@ class UploadSession:
                 "reason": failure.reason,
                 "received_bytes": self._pipeline.received_bytes,
             },
+            exc_info=None if foreseen else error,
         )
-        try:
-            await self._moves.fail(self.file, failure)
-        finally:
-            await self._pipeline.close()
-        current = await self._moves.read(self.file)
-        if current.state is FileState.FAILED:
+        await self._pipeline.close()
+        if self._published:
+            return
+
+        async def fail() -> FileState:
+            try:
+                await self._moves.fail(self.file, failure)
+            except StorageFull:
+                # The database shares the full disk, and this partial may be what fills it. Its bytes are of
+                # no use without a row that says more than UPLOADING.
+                await self._store.remove_partial(self.file.id)
+                raise
+            return (await self._moves.read(self.file)).state
+
+        if await self._patience.until_done(fail) is FileState.FAILED:
             await self._store.remove_partial(self.file.id)
 
     async def checkpointed(self, committed_size: int) -> None:
@@ -211,12 +222,3 @@ def check_finished(file: File, sha256: str) -> None:
 
 def _mismatch(expected: str, actual: str) -> DigestMismatch:
     return DigestMismatch(metadata={"expected": expected, "actual": actual})
-
-
-def _failure(error: BaseException | None) -> Failure:
-    if isinstance(error, IngestError):
-        return failure_of(error)
-    if error is None or isinstance(error, asyncio.CancelledError):
-        message = "The upload's stream ended before `finish`; this version cannot resume it: push again."
-        return Failure(Reason.UPLOAD_INTERRUPTED, message)
-    return Failure(Reason.UPLOAD_INTERRUPTED, "The upload ended with an unforeseen fault of the service.")

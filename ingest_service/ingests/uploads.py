@@ -14,6 +14,7 @@ from ingest_service.database import Database
 from ingest_service.ingests.budget import ByteBudget
 from ingest_service.ingests.file_moves import HAS_ALL_BYTES, FileMoves, failure_of
 from ingest_service.ingests.limits import Limits
+from ingest_service.ingests.patience import Patience
 from ingest_service.ingests.pipeline import ChunkPipeline, Hasher
 from ingest_service.ingests.session import UploadSession, check_finished
 from ingest_service.storage import BlobStore
@@ -24,6 +25,8 @@ from ingest_service.vocabulary.states import FileState
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
+#: A client whose upload failed hears of it after this long at most, even if the clean-up takes longer.
+_CLEAN_UP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Uploads:
         self._limits = limits
         self._new_hasher = new_hasher
         self._budget = ByteBudget(limits.total_window_bytes)
+        self._patience = Patience()
         self._sessions: dict[str, UploadSession] = {}
         self._background: set[asyncio.Task[Any]] = set()
         self._draining = False
@@ -85,7 +89,7 @@ class Uploads:
         finally:
             if self._sessions.get(opened.file.id) is opened:
                 del self._sessions[opened.file.id]
-                await asyncio.shield(self._background_task(self._abandon(opened, error)))
+                await self._clean_up(self._abandon(opened, error))
 
     async def finish(self, upload: UploadSession | StoredAlready, sha256: str) -> File:
         """Completes the upload; waits at most `finish_wait_seconds`, then answers the file as it is.
@@ -119,7 +123,11 @@ class Uploads:
             session.interrupt(Draining())
 
     async def close(self) -> None:
-        """Waits for what still runs in the background: publishing, and the end of interrupted sessions."""
+        """Waits for what still runs in the background: publishing, and the end of interrupted sessions.
+
+        What waits for the database is left to the next boot.
+        """
+        self._patience.end()
         while self._background:
             await asyncio.wait(set(self._background))
 
@@ -129,8 +137,9 @@ class Uploads:
             return StoredAlready(file)
         try:
             partial = await self._store.create_partial(file.id)
-        except IngestError as error:
-            await self._moves.fail(file, failure_of(error))
+        except Exception as error:
+            failure = failure_of(error)
+            await self._clean_up(self._patience.until_done(lambda: self._moves.fail(file, failure)))
             raise
         pipeline = ChunkPipeline(
             partial,
@@ -139,7 +148,9 @@ class Uploads:
             self._limits,
             lambda committed_size: session.checkpointed(committed_size),  # noqa: PLW0108 (made below)
         )
-        session = UploadSession(file, self._moves, self._store, self._limits, pipeline)
+        session = UploadSession(
+            file, self._moves, self._store, self._limits, pipeline, patience=self._patience
+        )
         self._sessions[file.id] = session
         _log.info(
             "upload started",
@@ -151,14 +162,18 @@ class Uploads:
         try:
             return await session.complete(sha256)
         except BaseException as error:
-            await self._abandon(session, error)
+            await self._clean_up(self._abandon(session, error))
             raise
+
+    async def _clean_up(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Sees `work` through in the background; its caller waits for it only for a moment."""
+        await asyncio.wait({self._background_task(work)}, timeout=_CLEAN_UP_SECONDS)
 
     @staticmethod
     async def _abandon(session: UploadSession, error: BaseException | None) -> None:
         try:
             await session.abandon(error)
-        except IngestError:
+        except Exception:  # noqa: BLE001 (logged)
             # The client is to hear why its upload failed, not that the clean-up failed too; the next boot
             # puts right what is left.
             _log.exception("an upload that failed could not be cleaned up", extra={"file": session.file.id})

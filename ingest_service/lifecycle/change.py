@@ -20,6 +20,8 @@ from ingest_service.vocabulary.states import (
 )
 
 _CANCELLED = frozenset({IngestState.CANCELLING, IngestState.CANCELLED})
+#: Why a cancelled ingest, and what of it took bytes, ended.
+_CLOSED = Failure(Reason.UPLOAD_CLOSED, "The ingest was cancelled.")
 #: A target that says something new for ever must not fill the table (design.md section 5).
 MAX_STATUS_EVENTS = 1000
 
@@ -80,11 +82,10 @@ class Change:
         """Stops all that can be stopped (design.md section 2): a running step is asked to, not torn away."""
         if self.after.done or self.after.state is IngestState.CANCELLING:
             return
-        closed = Failure(Reason.UPLOAD_CLOSED, "The ingest was cancelled.")
         self._cancelling = True
         for file in self.after.files:
             if file.state in FILE_OPEN or file.state is FileState.VERIFYING:
-                self._put_file(file.id, FileState.FAILED, failure=closed, writer_epoch=file.writer_epoch + 1)
+                self._put_file(file.id, FileState.FAILED, failure=_CLOSED, writer_epoch=file.writer_epoch + 1)
         for deployment in self.after.deployments:
             if deployment.state is DeploymentState.PENDING:
                 self._put_deployment(deployment.id, DeploymentState.CANCELLED, next_attempt_at=None)
@@ -125,11 +126,14 @@ class Change:
         self._tell(state)
 
     def _tell(self, state: IngestState, *, passing: bool = False) -> None:
-        failure = self._failure() if state is IngestState.FAILED else None
-        self.after = replace(self.after, state=state, failure=failure)
+        self.after = replace(self.after, state=state, failure=self._failure(state))
         self.events.append(bodies.ingest_state(self.after, passing=passing))
 
-    def _failure(self) -> Failure | None:
+    def _failure(self, state: IngestState) -> Failure | None:
+        if state is IngestState.CANCELLED:
+            return _CLOSED
+        if state is not IngestState.FAILED:
+            return None
         parts: tuple[File | Deployment, ...] = (*self.after.files, *self.after.deployments)
         failed = (part for part in parts if part.state in {FileState.FAILED, DeploymentState.FAILED})
         return next((part.failure for part in failed if part.failure is not None), None)

@@ -11,7 +11,7 @@ from model_ingest.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 
 from ingest_service.ingests.service import Ingests
 from ingest_service.rpc.convert import model_message
-from ingest_service.rpc.names import page_limit, page_token, parse_model_resource, parse_page_token
+from ingest_service.rpc.names import MODEL_PAGES, page_limit, parse_model_resource, parse_name_prefix
 
 
 def _not_served() -> Iterable[pb.VerifyModelResponse]:
@@ -26,12 +26,12 @@ class CatalogServicer(CatalogServiceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         models, more = await self._ingests.models(
-            prefix=request.name_prefix,
-            after=parse_page_token(request.page_token),
+            prefix=parse_name_prefix(request.name_prefix),
+            after=MODEL_PAGES.read(request.page_token),
             limit=page_limit(request.page_size),
         )
         return pb.ListModelsResponse(
-            models=[model_message(model) for model in models], next_page_token=page_token(more)
+            models=[model_message(model) for model in models], next_page_token=MODEL_PAGES.write(more)
         )
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> resources_pb2.Model:

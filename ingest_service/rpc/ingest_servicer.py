@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,15 +18,14 @@ from ingest_service.ingests.service import Ingests
 from ingest_service.ingests.uploads import Uploads
 from ingest_service.rpc.convert import file_message, ingest_message, watch_message
 from ingest_service.rpc.names import (
+    INGEST_PAGES,
     ingest_name,
     page_limit,
-    page_token,
     parse_file_name,
     parse_ingest_name,
-    parse_page_number,
 )
 from ingest_service.rpc.parse import ingest_states, new_ingest
-from ingest_service.rpc.upload_call import first_message, receive_file
+from ingest_service.rpc.upload_call import end_unused, first_message, receive_file
 from ingest_service.vocabulary.errors import OptionUnsupported, StreamProtocol
 
 #: Initial metadata of an Upload that creates its ingest.
@@ -74,23 +74,30 @@ class IngestServicer(IngestServiceServicer):
     async def _create_for_upload(self, request: pb.CreateIngestRequest, context: Any) -> tuple[str, str]:
         if len(request.files) != 1:
             raise OptionUnsupported("An upload that creates its ingest has exactly one file.", field="files")
-        ingest = await self._ingests.create(new_ingest(request))
-        # At once: a client whose link breaks now still knows what to ask for.
-        await context.send_initial_metadata(((INGEST_METADATA, ingest_name(ingest.id)),))
+        creating = asyncio.create_task(self._ingests.create(new_ingest(request)))
+        try:
+            ingest = await asyncio.shield(creating)
+            # At once: a client whose link breaks now still knows what to ask for.
+            await context.send_initial_metadata(((INGEST_METADATA, ingest_name(ingest.id)),))
+        except BaseException:
+            # The client may be gone and its ingest there all the same: it ends like any upload that broke.
+            await asyncio.shield(asyncio.create_task(end_unused(creating, self._uploads)))
+            raise
         return ingest.id, ingest.files[0].file_name
 
     async def GetIngest(self, request: pb.GetIngestRequest, context: Any) -> resources_pb2.Ingest:
         return ingest_message(await self._ingests.get(parse_ingest_name(request.name)))
 
     async def ListIngests(self, request: pb.ListIngestsRequest, context: Any) -> pb.ListIngestsResponse:
+        before = INGEST_PAGES.read(request.page_token)
         ingests, more = await self._ingests.page(
             model=request.model,
             states=ingest_states(list(request.states)),
-            before_number=parse_page_number(request.page_token),
+            before_number=None if before is None else int(before),
             limit=page_limit(request.page_size),
         )
         return pb.ListIngestsResponse(
-            ingests=[ingest_message(ingest) for ingest in ingests], next_page_token=page_token(more)
+            ingests=[ingest_message(ingest) for ingest in ingests], next_page_token=INGEST_PAGES.write(more)
         )
 
     async def WatchIngest(

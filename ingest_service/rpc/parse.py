@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from google.protobuf.json_format import MessageToDict
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from model_ingest.v1 import ingest_service_pb2, resources_pb2
 
 from ingest_service.ingests.requests import NewFile, NewIngest
@@ -11,11 +13,11 @@ from ingest_service.vocabulary.states import FileRole, IngestState
 
 
 def new_ingest(request: ingest_service_pb2.CreateIngestRequest) -> NewIngest:
-    """What the client asks for; the domain judges it. Raises OptionUnsupported for an unknown role."""
+    """What the client asks for; the domain judges it. Raises OptionUnsupported."""
     return NewIngest(
         model=request.model,
         files=tuple(_new_file(file, index) for index, file in enumerate(request.files)),
-        options=MessageToDict(request.options, preserving_proto_field_name=True),
+        options=_options(request.options),
         targets=tuple(request.targets),
         store_only=request.store_only,
         request_id=request.request_id,
@@ -35,6 +37,14 @@ _STATES = tuple(resources_pb2.Ingest.State.items())
 _ROLES = {
     value: FileRole(name.removeprefix("ROLE_")) for name, value in resources_pb2.File.Role.items() if value
 }
+
+
+def _options(options: resources_pb2.CreateOptions) -> dict[str, Any]:
+    try:
+        return MessageToDict(options, preserving_proto_field_name=True)
+    except SerializeToJsonError:
+        # JSON, and so Ollama, has no word for NaN and the infinities.
+        raise OptionUnsupported("A parameter is a finite number.", field="options.parameters") from None
 
 
 def _new_file(file: ingest_service_pb2.FileSpec, index: int) -> NewFile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.rpc import error_details_pb2
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from model_ingest.v1 import (
     catalog_service_pb2,
@@ -14,6 +14,7 @@ from model_ingest.v1 import (
 )
 
 from ingest_service.rpc.catalog_servicer import CatalogServicer
+from ingest_service.rpc.health_servicer import HealthService
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.interceptors import ErrorInterceptor
 
@@ -50,7 +51,7 @@ class RpcServer:
 
     def __init__(self, ingests: IngestServicer, catalog: CatalogServicer) -> None:
         self._server = aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService(SERVICE_NAMES)
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(ingests, self._server)
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -59,7 +60,6 @@ class RpcServer:
 
     async def start(self, listen: str) -> int:
         """Listens, not yet SERVING; answers the port. Raises OSError if the address cannot be had."""
-        await self.set_serving(serving=False)
         try:
             port = self._server.add_insecure_port(listen)
         except RuntimeError as error:
@@ -71,13 +71,9 @@ class RpcServer:
 
     async def set_serving(self, *, serving: bool) -> None:
         """What Health answers, for the server as a whole and for each service."""
-        status = (
-            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
-        for name in ("", *SERVICE_NAMES):
-            await self._health.set(name, status)
+        self._health.set_serving(serving=serving)
 
     async def stop(self, grace_seconds: float) -> None:
         """Takes no new calls; running ones may go on for that long, then they are cancelled."""
-        await self._health.enter_graceful_shutdown()
+        self._health.drain()
         await self._server.stop(grace_seconds)

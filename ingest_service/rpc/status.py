@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from ingest_service.vocabulary.errors import BadRequestError, IngestError
+from ingest_service.vocabulary.errors import IngestError
 from ingest_service.vocabulary.reasons import Reason
 
 DOMAIN = "model-ingest"
@@ -60,6 +60,22 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.STORAGE_FAILED: _DATA_LOSS,
 }
 
+#: Those whose answer also names the field that is wrong.
+NAMING_A_FIELD = frozenset(
+    {
+        Reason.FORMAT_INVALID,
+        Reason.NAME_INVALID,
+        Reason.FILE_NAME_INVALID,
+        Reason.SIZE_LIMIT,
+        Reason.OPTION_UNSUPPORTED,
+        Reason.TARGET_UNKNOWN,
+        Reason.REQUEST_ID_REUSED,
+        Reason.STREAM_PROTOCOL,
+        Reason.CHUNK_TOO_LARGE,
+        Reason.ARGUMENT_INVALID,
+    }
+)
+
 
 def to_status(error: IngestError) -> status_pb2.Status:
     """The whole word: code, message, ErrorInfo, and BadRequest and RetryInfo where they belong."""
@@ -67,7 +83,7 @@ def to_status(error: IngestError) -> status_pb2.Status:
     status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=error.message)
     info = error_details_pb2.ErrorInfo(reason=str(error.reason), domain=DOMAIN, metadata=error.metadata)
     status.details.add().Pack(info)
-    if isinstance(error, BadRequestError):
+    if error.reason in NAMING_A_FIELD:
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field or "", description=error.message
         )

@@ -8,14 +8,16 @@ vanished (peers.md P1). One timeout around the reading serves the idle limit, a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 from model_ingest.v1.ingest_service_pb2 import UploadRequest, UploadStart
 
 from ingest_service.ingests.session import UploadSession
 from ingest_service.ingests.uploads import StoredAlready, Uploads
-from ingest_service.vocabulary.errors import StreamProtocol, UploadClosed, UploadStalled
-from ingest_service.vocabulary.records import File
+from ingest_service.rpc.undecodable import UndecodableMessage
+from ingest_service.vocabulary.errors import IngestError, StreamProtocol, UploadClosed, UploadStalled
+from ingest_service.vocabulary.records import File, Ingest
 
 
 async def first_message(messages: AsyncIterator[UploadRequest], idle_seconds: float) -> UploadStart:
@@ -40,15 +42,30 @@ async def receive_file(
     idle_seconds: float,
 ) -> File:
     """Chunks and `finish` of one file; answers the file. Raises what the session raises."""
+    undecodable: UndecodableMessage | None = None
     async with uploads.receive(ingest_id, file_name) as upload:
-        sha256 = await _until_finish(messages, upload, idle_seconds)
-        if sha256 is None:
-            if isinstance(upload, StoredAlready):
-                return upload.file
-            raise UploadClosed(
-                "The stream ended before `finish`; this version cannot resume it: create a new ingest."
-            )
-        return await uploads.finish(upload, sha256)
+        try:
+            sha256 = await _until_finish(messages, upload, idle_seconds)
+        except UndecodableMessage as error:
+            # To the domain, a stream that ended: no fault of the service's.
+            undecodable, sha256 = error, None
+        if sha256 is not None:
+            return await uploads.finish(upload, sha256)
+        if isinstance(upload, StoredAlready) and undecodable is None:
+            return upload.file
+    if undecodable is not None:
+        raise undecodable
+    raise UploadClosed(
+        "The stream ended before `finish`; this version cannot resume it: create a new ingest."
+    )
+
+
+async def end_unused(creating: asyncio.Task[Ingest], uploads: Uploads) -> None:
+    """Ends the upload of an ingest that was created for a call which ended before the first chunk."""
+    with contextlib.suppress(IngestError):
+        ingest = await creating
+        async with uploads.receive(ingest.id, ingest.files[0].file_name):
+            pass
 
 
 async def _until_finish(
@@ -61,6 +78,9 @@ async def _until_finish(
         async with asyncio.timeout(idle_seconds) as deadline:
             if session is not None:
                 session.on_interrupt(lambda: deadline.reschedule(loop.time()))
+                if session.interruption is not None:
+                    # Between its opening and here nobody was told.
+                    raise session.interruption
             async for message in messages:
                 # While we work, the client is not the one who idles.
                 deadline.reschedule(None)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -24,6 +25,9 @@ _log = logging.getLogger(__name__)
 _LOCK_WAIT_SECONDS = 10.0
 _LOCK_POLL_SECONDS = 0.01
 _PROBE = b"model-ingest write probe\n"
+#: What may become a path: ids that the service made, digests that it parsed; never a client's words.
+_PARTIAL_ID = re.compile(r"[0-9A-Za-z]{1,64}")
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 class LocalBlobStore:
@@ -50,7 +54,8 @@ class LocalBlobStore:
 
         def create() -> int:
             descriptor = os.open(path, flags, 0o600)
-            if not posix.try_lock(descriptor):
+            # Between open and lock a booting process may have taken it for an orphan, and removed it.
+            if not posix.try_lock(descriptor) or not posix.is_same_file(descriptor, path):
                 os.close(descriptor)
                 raise WriterBusy
             return descriptor
@@ -83,18 +88,27 @@ class LocalBlobStore:
         return await self._run(remove)
 
     async def partial_ids(self) -> list[str]:
-        return await self._run(lambda: sorted(path.stem for path in self._uploads.glob("*.part")))
+        def found() -> list[str]:
+            # What has another kind of name, or is another kind of file, is not ours to remove.
+            return sorted(
+                path.stem
+                for path in self._uploads.glob("*.part")
+                if _PARTIAL_ID.fullmatch(path.stem) and posix.regular_size_bytes(path) is not None
+            )
+
+        return await self._run(found)
 
     async def publish(self, partial_id: str, sha256: str) -> None:
         partial, blob = self._partial_path(partial_id), self._blob_path(sha256)
 
         def move() -> None:
             try:
-                partial.chmod(0o644, follow_symlinks=True)
+                with posix.open_descriptor(partial, os.O_RDONLY) as descriptor:
+                    os.fchmod(descriptor, 0o644)
                 partial.rename(blob)
             except FileNotFoundError:
                 # Either a crash came between the rename and the row, or the bytes are gone.
-                if not blob.is_file():
+                if posix.regular_size_bytes(blob) is None:
                     raise
             posix.sync_directory(self._blobs)
             posix.sync_directory(self._uploads)
@@ -103,15 +117,7 @@ class LocalBlobStore:
             await self._run(move)
 
     async def blob_size_bytes(self, sha256: str) -> int | None:
-        path = self._blob_path(sha256)
-
-        def size() -> int | None:
-            try:
-                return path.stat(follow_symlinks=False).st_size
-            except FileNotFoundError:
-                return None
-
-        return await self._run(size)
+        return await self._run(posix.regular_size_bytes, self._blob_path(sha256))
 
     @contextlib.asynccontextmanager
     async def open_blob(self, sha256: str) -> AsyncIterator[BlobReader]:
@@ -144,15 +150,15 @@ class LocalBlobStore:
         return await self._run(lambda: shutil.disk_usage(self._blobs).free)
 
     def _partial_path(self, partial_id: str) -> Path:
-        assert partial_id.isalnum(), "partials are named by server-made ids"
+        if not _PARTIAL_ID.fullmatch(partial_id):
+            raise ValueError("partials are named by ids that the service made")
         return self._uploads / f"{partial_id}.part"
 
     def _blob_path(self, sha256: str) -> Path:
-        algorithm, _, digest = sha256.partition(":")
-        assert algorithm == "sha256"
-        assert len(digest) == 64
-        assert digest.isalnum()
-        return self._blobs / f"sha256-{digest}"
+        digest = _DIGEST.fullmatch(sha256)
+        if digest is None:
+            raise ValueError("blobs are named by parsed digests")
+        return self._blobs / f"sha256-{digest[1]}"
 
     @staticmethod
     def _open_locked(path: Path) -> int | None:
@@ -172,7 +178,8 @@ class LocalBlobStore:
     async def _digest_lock(self, sha256: str) -> AsyncIterator[None]:
         """One publisher or remover of a digest at a time, across processes; 256 stripes for all digests."""
         path = self._locks / sha256.removeprefix("sha256:")[:2]
-        descriptor = await self._open(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = await self._open(os.open, path, flags, 0o600)
         assert descriptor is not None
         try:
             waited = 0.0

@@ -66,15 +66,25 @@ class LocalPartial:
         if self._poisoned:
             # A second sync after a failed one would say "fine" about bytes that are gone.
             raise StorageFailed
-        future = self._executor.submit(call, self._descriptor)
+        future = self._executor.submit(self._unless_poisoned, call, self._descriptor)
         self._running.add(future)
         future.add_done_callback(self._ended)
         try:
             return await asyncio.shield(future)
         except OSError as error:
-            self._poisoned = True
             _log.exception("a file call on a partial failed", extra={"partial": self._partial_id})
             raise posix.storage_error(error) from error
+
+    def _unless_poisoned(self, call: Callable[[int], _T], descriptor: int) -> _T:
+        # In the thread: a call that was queued while another failed must not reach the system either, and
+        # the failure counts even if its caller was cancelled and never hears of it.
+        if self._poisoned:
+            raise StorageFailed
+        try:
+            return call(descriptor)
+        except OSError:
+            self._poisoned = True
+            raise
 
     def _ended(self, future: asyncio.Future[Any]) -> None:
         self._running.discard(future)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -56,6 +57,10 @@ def make_directory(path: Path, mode: int) -> None:
     except FileExistsError:
         if not path.is_dir():
             raise
+        # Whoever made it may have been killed before its own sync. An operator's directory can stand in one
+        # that we may not read; that one was not made by us.
+        with contextlib.suppress(PermissionError):
+            sync_directory(path.parent)
         return
     path.chmod(mode)
     sync_directory(path)
@@ -81,6 +86,15 @@ def is_same_file(descriptor: int, path: Path) -> bool:
     return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
+def regular_size_bytes(path: Path) -> int | None:
+    """How long a file is; None if there is none, or something else has its name. Follows no link."""
+    try:
+        there = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return there.st_size if stat.S_ISREG(there.st_mode) else None
+
+
 @contextlib.contextmanager
 def open_descriptor(path: Path, flags: int, mode: int = 0o600) -> Iterator[int]:
     """An open descriptor that never follows a link planted in the data directory."""
@@ -95,9 +109,13 @@ def write_durably(path: Path, content: bytes, mode: int) -> None:
     """A small file, complete or not there: temporary name, sync, rename, sync of the directory."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
-    with open_descriptor(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode) as descriptor:
-        os.fchmod(descriptor, mode)
-        write_all(descriptor, 0, [content])
-        os.fsync(descriptor)
-    temporary.rename(path)
+    try:
+        with open_descriptor(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode) as descriptor:
+            os.fchmod(descriptor, mode)
+            write_all(descriptor, 0, [content])
+            os.fsync(descriptor)
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)

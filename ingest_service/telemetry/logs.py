@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import sys
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ from typing import Any
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+,-]+")
 _MAX_VALUE_CHARACTERS = 2000
+#: A traceback's end says most.
+_MAX_EXCEPTION_CHARACTERS = 20_000
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -28,15 +31,21 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     }
     fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
     if record.exc_info:
-        fields["exception"] = logging.Formatter().formatException(record.exc_info)
+        text = logging.Formatter().formatException(record.exc_info)
+        cut = len(text) > _MAX_EXCEPTION_CHARACTERS
+        fields["exception"] = "…" + text[-_MAX_EXCEPTION_CHARACTERS:] if cut else text
     return fields
 
 
 def _short(value: Any) -> Any:
-    if isinstance(value, bool | int | float) or value is None:
+    if isinstance(value, bool | int) or value is None or (isinstance(value, float) and math.isfinite(value)):
         return value
     text = str(value)
     return text if len(text) <= _MAX_VALUE_CHARACTERS else text[:_MAX_VALUE_CHARACTERS] + "…"
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class JsonFormatter(logging.Formatter):
@@ -60,7 +69,8 @@ class LogfmtFormatter(logging.Formatter):
         line = " ".join(f"{name}={self._value(_short(value))}" for name, value in fields.items())
         if exception is None:
             return line
-        return line + "".join(f"\n    {part}" for part in str(exception).splitlines())
+        # An exception's text may quote a client or a target: indented, and free of control characters.
+        return line + "".join(f"\n    {_escaped(part)}" for part in str(exception).splitlines())
 
     @staticmethod
     def _value(value: Any) -> str:

@@ -49,8 +49,8 @@ class Version:
 
     @property
     def show_is_cached(self) -> bool:
-        """Measured on a real 0.24.0 and 0.33.0: since 0.23.2 show keeps its first `modified_at` for a manifest
-        of the same digest, even over delete and create; only tags tells the true one."""
+        """Measured on a real 0.24.0 and 0.33.0: since 0.23.2 show keeps its first `modified_at` for a
+        manifest of the same digest, even over delete and create; only tags tells the true one."""
         return not self._before(0, 23, 2)
 
     @property

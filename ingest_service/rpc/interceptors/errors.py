@@ -1,8 +1,7 @@
-"""Turns what handlers raise into statuses, and undecodable messages into a refusal; first in the chain.
+"""Turns what handlers raise into statuses; first in the chain.
 
-Without it grpc.aio tells the client the text of any exception (peers.md P6), and a message that is no
-valid protobuf ends in one too. Streams are wrapped as generators, which is how all handlers here are written
-(P17).
+Without it grpc.aio tells the client the text of any exception (peers.md P6). Streams are wrapped as
+generators, which is how all handlers here are written (P17).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import grpc
 from grpc import aio
 
 from ingest_service.rpc.status import CODES, to_status
+from ingest_service.rpc.undecodable import UndecodableMessage, checked, checked_stream, safe_deserializer
 from ingest_service.vocabulary.errors import IngestError
 
 _log = logging.getLogger(__name__)
@@ -23,17 +23,6 @@ _STATUS_DETAILS = "grpc-status-details-bin"
 
 if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
-
-
-class _Undecodable:
-    """Stands in for a message that is no valid protobuf of its type."""
-
-
-_UNDECODABLE = _Undecodable()
-
-
-class UndecodableMessage(Exception):
-    """The client sent bytes that are no message of the method's request type."""
 
 
 class ErrorInterceptor(aio.ServerInterceptor):
@@ -50,10 +39,10 @@ class ErrorInterceptor(aio.ServerInterceptor):
 
 def _wrap(handler: _Handler, method: str) -> _Handler:
     options: Any = {
-        "request_deserializer": _safe(handler.request_deserializer),
+        "request_deserializer": safe_deserializer(handler.request_deserializer),
         "response_serializer": handler.response_serializer,
     }
-    check: Any = _checked_stream if handler.request_streaming else _checked
+    check: Any = checked_stream if handler.request_streaming else checked
     inner: Any = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
 
     async def answer(request: Any, context: Any) -> Any:
@@ -76,30 +65,6 @@ def _wrap(handler: _Handler, method: str) -> _Handler:
     if handler.request_streaming:
         return grpc.stream_unary_rpc_method_handler(answer, **options)
     return grpc.unary_unary_rpc_method_handler(answer, **options)
-
-
-def _safe(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    if deserialize is None:
-        return None
-
-    def safe(data: bytes) -> Any:
-        try:
-            return deserialize(data)
-        except Exception:  # noqa: BLE001 (protobuf raises its own kind, and ValueError for bad UTF-8)
-            return _UNDECODABLE
-
-    return safe
-
-
-def _checked(message: Any) -> Any:
-    if message is _UNDECODABLE:
-        raise UndecodableMessage
-    return message
-
-
-async def _checked_stream(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for message in messages:
-        yield _checked(message)
 
 
 async def _refuse(error: Exception, context: Any, method: str) -> NoReturn:

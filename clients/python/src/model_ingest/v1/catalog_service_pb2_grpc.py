@@ -88,7 +88,8 @@ class CatalogServiceServicer:
     def ListModels(self, request, context):
         """Models with all their bytes stored, by name.
 
-        Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours).
+        Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
+        below zero, a name_prefix that no name can have).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

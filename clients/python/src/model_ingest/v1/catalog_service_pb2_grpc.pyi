@@ -42,7 +42,8 @@ class CatalogServiceStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]
     """Models with all their bytes stored, by name.
 
-    Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours).
+    Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
+    below zero, a name_prefix that no name can have).
     """
     GetModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.GetModelRequest, _resources_pb2.Model]
     """One model.
@@ -89,7 +90,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Models with all their bytes stored, by name.
 
-    Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours).
+    Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
+    below zero, a name_prefix that no name can have).
     """
     GetModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.GetModelRequest, _resources_pb2.Model]  # type: ignore[assignment]
     """One model.
@@ -139,7 +141,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_catalog_service_pb2.ListModelsResponse, _abc.Awaitable[_catalog_service_pb2.ListModelsResponse]]:
         """Models with all their bytes stored, by name.
 
-        Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours).
+        Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
+        below zero, a name_prefix that no name can have).
         """
 
     @_abc_1.abstractmethod

@@ -48,39 +48,44 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     DIGEST_MALFORMED: _Reason.ValueType  # 6
     """INVALID_ARGUMENT. A digest is not `sha256:` and 64 lower-case hex digits. Client: fail."""
     FORMAT_INVALID: _Reason.ValueType  # 7
-    """INVALID_ARGUMENT. The bytes are no sane model file. Metadata `rule`, `offset`, `field`.
-    Client: fail; repair or re-export the file.
+    """INVALID_ARGUMENT with BadRequest. The bytes are no sane model file. Metadata `rule`,
+    `offset`, `field`. Client: fail; repair or re-export the file.
     """
     NAME_INVALID: _Reason.ValueType  # 8
-    """INVALID_ARGUMENT. The model's name cannot be used. Client: choose another."""
+    """INVALID_ARGUMENT with BadRequest. The model's name cannot be used. Client: choose another."""
     FILE_NAME_INVALID: _Reason.ValueType  # 9
-    """INVALID_ARGUMENT. A file's name cannot be used. Client: choose another."""
+    """INVALID_ARGUMENT with BadRequest. A file's name cannot be used. Client: choose another."""
     SIZE_LIMIT: _Reason.ValueType  # 10
-    """INVALID_ARGUMENT. The declared size is zero, or over the limit. Metadata `limit_bytes`.
-    Client: fail.
+    """INVALID_ARGUMENT with BadRequest. The declared size is zero, or over the limit. Metadata
+    `limit_bytes`. Client: fail.
     """
     OPTION_UNSUPPORTED: _Reason.ValueType  # 11
-    """INVALID_ARGUMENT. An option, a role or a number of files that this service cannot serve.
-    Client: leave it out.
+    """INVALID_ARGUMENT with BadRequest. An option, a role or a number of files that this service
+    cannot serve. Client: leave it out.
     """
     TARGET_UNKNOWN: _Reason.ValueType  # 12
-    """INVALID_ARGUMENT. No target of that name is configured. Metadata `known`. Client: fail."""
+    """INVALID_ARGUMENT with BadRequest. No target of that name is configured. Metadata `known`.
+    Client: fail.
+    """
     REQUEST_ID_REUSED: _Reason.ValueType  # 13
-    """INVALID_ARGUMENT. The `request_id` was used with another body. Client: fail."""
+    """INVALID_ARGUMENT with BadRequest. The `request_id` was used with another body. Client: fail."""
     STREAM_PROTOCOL: _Reason.ValueType  # 14
-    """INVALID_ARGUMENT. The messages of an upload came in the wrong order: a chunk before
-    `start`, a second `start`, anything after `finish`. Client: fail; a bug in the client.
+    """INVALID_ARGUMENT with BadRequest. The messages of an upload came in the wrong order: a chunk
+    before `start`, a second `start`. What comes after `finish` is not read. Client: fail; a bug
+    in the client.
     """
     CHUNK_TOO_LARGE: _Reason.ValueType  # 15
-    """INVALID_ARGUMENT. A chunk holds more than the advertised cap. Metadata `limit_bytes`.
-    Client: fail; send smaller chunks.
+    """INVALID_ARGUMENT with BadRequest. A chunk holds more than the advertised cap. Metadata
+    `limit_bytes`. Client: fail; send smaller chunks.
     """
     WRITER_SUPERSEDED: _Reason.ValueType  # 16
     """FAILED_PRECONDITION. Another upload of the same file took over. Client: stop and report;
     never resume by itself, or two clients take the file from each other for ever.
     """
     WRITER_BUSY: _Reason.ValueType  # 17
-    """UNAVAILABLE. The former writer of this file has not let go yet. Client: resume."""
+    """UNAVAILABLE with RetryInfo. The former writer of this file has not let go yet. Client:
+    resume.
+    """
     UPLOAD_CLOSED: _Reason.ValueType  # 18
     """FAILED_PRECONDITION. The file or its ingest no longer takes bytes (failed, cancelled,
     expired). Client: fail, or create a new ingest.
@@ -183,39 +188,44 @@ one. Client: fail, or send it.
 DIGEST_MALFORMED: Reason.ValueType  # 6
 """INVALID_ARGUMENT. A digest is not `sha256:` and 64 lower-case hex digits. Client: fail."""
 FORMAT_INVALID: Reason.ValueType  # 7
-"""INVALID_ARGUMENT. The bytes are no sane model file. Metadata `rule`, `offset`, `field`.
-Client: fail; repair or re-export the file.
+"""INVALID_ARGUMENT with BadRequest. The bytes are no sane model file. Metadata `rule`,
+`offset`, `field`. Client: fail; repair or re-export the file.
 """
 NAME_INVALID: Reason.ValueType  # 8
-"""INVALID_ARGUMENT. The model's name cannot be used. Client: choose another."""
+"""INVALID_ARGUMENT with BadRequest. The model's name cannot be used. Client: choose another."""
 FILE_NAME_INVALID: Reason.ValueType  # 9
-"""INVALID_ARGUMENT. A file's name cannot be used. Client: choose another."""
+"""INVALID_ARGUMENT with BadRequest. A file's name cannot be used. Client: choose another."""
 SIZE_LIMIT: Reason.ValueType  # 10
-"""INVALID_ARGUMENT. The declared size is zero, or over the limit. Metadata `limit_bytes`.
-Client: fail.
+"""INVALID_ARGUMENT with BadRequest. The declared size is zero, or over the limit. Metadata
+`limit_bytes`. Client: fail.
 """
 OPTION_UNSUPPORTED: Reason.ValueType  # 11
-"""INVALID_ARGUMENT. An option, a role or a number of files that this service cannot serve.
-Client: leave it out.
+"""INVALID_ARGUMENT with BadRequest. An option, a role or a number of files that this service
+cannot serve. Client: leave it out.
 """
 TARGET_UNKNOWN: Reason.ValueType  # 12
-"""INVALID_ARGUMENT. No target of that name is configured. Metadata `known`. Client: fail."""
+"""INVALID_ARGUMENT with BadRequest. No target of that name is configured. Metadata `known`.
+Client: fail.
+"""
 REQUEST_ID_REUSED: Reason.ValueType  # 13
-"""INVALID_ARGUMENT. The `request_id` was used with another body. Client: fail."""
+"""INVALID_ARGUMENT with BadRequest. The `request_id` was used with another body. Client: fail."""
 STREAM_PROTOCOL: Reason.ValueType  # 14
-"""INVALID_ARGUMENT. The messages of an upload came in the wrong order: a chunk before
-`start`, a second `start`, anything after `finish`. Client: fail; a bug in the client.
+"""INVALID_ARGUMENT with BadRequest. The messages of an upload came in the wrong order: a chunk
+before `start`, a second `start`. What comes after `finish` is not read. Client: fail; a bug
+in the client.
 """
 CHUNK_TOO_LARGE: Reason.ValueType  # 15
-"""INVALID_ARGUMENT. A chunk holds more than the advertised cap. Metadata `limit_bytes`.
-Client: fail; send smaller chunks.
+"""INVALID_ARGUMENT with BadRequest. A chunk holds more than the advertised cap. Metadata
+`limit_bytes`. Client: fail; send smaller chunks.
 """
 WRITER_SUPERSEDED: Reason.ValueType  # 16
 """FAILED_PRECONDITION. Another upload of the same file took over. Client: stop and report;
 never resume by itself, or two clients take the file from each other for ever.
 """
 WRITER_BUSY: Reason.ValueType  # 17
-"""UNAVAILABLE. The former writer of this file has not let go yet. Client: resume."""
+"""UNAVAILABLE with RetryInfo. The former writer of this file has not let go yet. Client:
+resume.
+"""
 UPLOAD_CLOSED: Reason.ValueType  # 18
 """FAILED_PRECONDITION. The file or its ingest no longer takes bytes (failed, cancelled,
 expired). Client: fail, or create a new ingest.

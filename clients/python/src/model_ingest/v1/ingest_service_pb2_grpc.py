@@ -106,8 +106,8 @@ class IngestServiceServicer:
         its state; without an id, every call makes a new ingest.
 
         Errors: INVALID_ARGUMENT with NAME_INVALID, FILE_NAME_INVALID, SIZE_LIMIT,
-        DIGEST_MALFORMED, OPTION_UNSUPPORTED, TARGET_UNKNOWN, REQUEST_ID_REUSED (correct the
-        request); RESOURCE_EXHAUSTED with STORAGE_FULL (an operator must make room).
+        DIGEST_MALFORMED, OPTION_UNSUPPORTED, TARGET_UNKNOWN, REQUEST_ID_REUSED, ARGUMENT_INVALID
+        (correct the request); RESOURCE_EXHAUSTED with STORAGE_FULL (an operator must make room).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,10 +131,10 @@ class IngestServiceServicer:
         In this version a stream that ends before `finish` fails the ingest
         (UPLOAD_INTERRUPTED) and its bytes are removed; resuming comes with a later version.
 
-        Errors: INVALID_ARGUMENT with STREAM_PROTOCOL, CHUNK_TOO_LARGE (a bug in the client),
-        DIGEST_REQUIRED, DIGEST_MALFORMED, DIGEST_MISMATCH, FORMAT_INVALID (fail); OUT_OF_RANGE
-        with OFFSET_GAP (go on at `committed_size`) or SIZE_MISMATCH (fail); ABORTED with
-        CHUNK_CHECKSUM_MISMATCH (resume, at most 3 times); NOT_FOUND with INGEST_NOT_FOUND,
+        Errors: INVALID_ARGUMENT with STREAM_PROTOCOL, CHUNK_TOO_LARGE, ARGUMENT_INVALID (a bug in
+        the client), DIGEST_REQUIRED, DIGEST_MALFORMED, DIGEST_MISMATCH, FORMAT_INVALID (fail);
+        OUT_OF_RANGE with OFFSET_GAP (go on at `committed_size`) or SIZE_MISMATCH (fail); ABORTED
+        with CHUNK_CHECKSUM_MISMATCH (resume, at most 3 times); NOT_FOUND with INGEST_NOT_FOUND,
         FILE_NOT_FOUND, UPLOAD_EXPIRED (create again); FAILED_PRECONDITION with WRITER_SUPERSEDED
         (stop), UPLOAD_CLOSED (fail); UNAVAILABLE with WRITER_BUSY, UPLOAD_STALLED, DRAINING
         (resume); RESOURCE_EXHAUSTED with STORAGE_FULL (fail) or TOO_MANY_UPLOADS (wait, resume);
@@ -157,7 +157,8 @@ class IngestServiceServicer:
     def ListIngests(self, request, context):
         """Ingests, newest first.
 
-        Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours).
+        Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
+        below zero, a state that is none) or NAME_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

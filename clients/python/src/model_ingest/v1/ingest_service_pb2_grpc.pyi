@@ -53,8 +53,8 @@ class IngestServiceStub:
     its state; without an id, every call makes a new ingest.
 
     Errors: INVALID_ARGUMENT with NAME_INVALID, FILE_NAME_INVALID, SIZE_LIMIT,
-    DIGEST_MALFORMED, OPTION_UNSUPPORTED, TARGET_UNKNOWN, REQUEST_ID_REUSED (correct the
-    request); RESOURCE_EXHAUSTED with STORAGE_FULL (an operator must make room).
+    DIGEST_MALFORMED, OPTION_UNSUPPORTED, TARGET_UNKNOWN, REQUEST_ID_REUSED, ARGUMENT_INVALID
+    (correct the request); RESOURCE_EXHAUSTED with STORAGE_FULL (an operator must make room).
     """
     Upload: _grpc.StreamUnaryMultiCallable[_ingest_service_pb2.UploadRequest, _resources_pb2.File]
     """Sends one file's bytes: first `start`, then `chunk`s, last `finish`. Answers the file.
@@ -74,10 +74,10 @@ class IngestServiceStub:
     In this version a stream that ends before `finish` fails the ingest
     (UPLOAD_INTERRUPTED) and its bytes are removed; resuming comes with a later version.
 
-    Errors: INVALID_ARGUMENT with STREAM_PROTOCOL, CHUNK_TOO_LARGE (a bug in the client),
-    DIGEST_REQUIRED, DIGEST_MALFORMED, DIGEST_MISMATCH, FORMAT_INVALID (fail); OUT_OF_RANGE
-    with OFFSET_GAP (go on at `committed_size`) or SIZE_MISMATCH (fail); ABORTED with
-    CHUNK_CHECKSUM_MISMATCH (resume, at most 3 times); NOT_FOUND with INGEST_NOT_FOUND,
+    Errors: INVALID_ARGUMENT with STREAM_PROTOCOL, CHUNK_TOO_LARGE, ARGUMENT_INVALID (a bug in
+    the client), DIGEST_REQUIRED, DIGEST_MALFORMED, DIGEST_MISMATCH, FORMAT_INVALID (fail);
+    OUT_OF_RANGE with OFFSET_GAP (go on at `committed_size`) or SIZE_MISMATCH (fail); ABORTED
+    with CHUNK_CHECKSUM_MISMATCH (resume, at most 3 times); NOT_FOUND with INGEST_NOT_FOUND,
     FILE_NOT_FOUND, UPLOAD_EXPIRED (create again); FAILED_PRECONDITION with WRITER_SUPERSEDED
     (stop), UPLOAD_CLOSED (fail); UNAVAILABLE with WRITER_BUSY, UPLOAD_STALLED, DRAINING
     (resume); RESOURCE_EXHAUSTED with STORAGE_FULL (fail) or TOO_MANY_UPLOADS (wait, resume);
@@ -92,7 +92,8 @@ class IngestServiceStub:
     ListIngests: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.ListIngestsRequest, _ingest_service_pb2.ListIngestsResponse]
     """Ingests, newest first.
 
-    Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours).
+    Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
+    below zero, a state that is none) or NAME_INVALID.
     """
     WatchIngest: _grpc.UnaryStreamMultiCallable[_ingest_service_pb2.WatchIngestRequest, _ingest_service_pb2.WatchIngestResponse]
     """Every event after `after_sequence`, then live ones; ends with OK once the ingest is done
@@ -143,8 +144,8 @@ class IngestServiceAsyncStub(IngestServiceStub):
     its state; without an id, every call makes a new ingest.
 
     Errors: INVALID_ARGUMENT with NAME_INVALID, FILE_NAME_INVALID, SIZE_LIMIT,
-    DIGEST_MALFORMED, OPTION_UNSUPPORTED, TARGET_UNKNOWN, REQUEST_ID_REUSED (correct the
-    request); RESOURCE_EXHAUSTED with STORAGE_FULL (an operator must make room).
+    DIGEST_MALFORMED, OPTION_UNSUPPORTED, TARGET_UNKNOWN, REQUEST_ID_REUSED, ARGUMENT_INVALID
+    (correct the request); RESOURCE_EXHAUSTED with STORAGE_FULL (an operator must make room).
     """
     Upload: _aio.StreamUnaryMultiCallable[_ingest_service_pb2.UploadRequest, _resources_pb2.File]  # type: ignore[assignment]
     """Sends one file's bytes: first `start`, then `chunk`s, last `finish`. Answers the file.
@@ -164,10 +165,10 @@ class IngestServiceAsyncStub(IngestServiceStub):
     In this version a stream that ends before `finish` fails the ingest
     (UPLOAD_INTERRUPTED) and its bytes are removed; resuming comes with a later version.
 
-    Errors: INVALID_ARGUMENT with STREAM_PROTOCOL, CHUNK_TOO_LARGE (a bug in the client),
-    DIGEST_REQUIRED, DIGEST_MALFORMED, DIGEST_MISMATCH, FORMAT_INVALID (fail); OUT_OF_RANGE
-    with OFFSET_GAP (go on at `committed_size`) or SIZE_MISMATCH (fail); ABORTED with
-    CHUNK_CHECKSUM_MISMATCH (resume, at most 3 times); NOT_FOUND with INGEST_NOT_FOUND,
+    Errors: INVALID_ARGUMENT with STREAM_PROTOCOL, CHUNK_TOO_LARGE, ARGUMENT_INVALID (a bug in
+    the client), DIGEST_REQUIRED, DIGEST_MALFORMED, DIGEST_MISMATCH, FORMAT_INVALID (fail);
+    OUT_OF_RANGE with OFFSET_GAP (go on at `committed_size`) or SIZE_MISMATCH (fail); ABORTED
+    with CHUNK_CHECKSUM_MISMATCH (resume, at most 3 times); NOT_FOUND with INGEST_NOT_FOUND,
     FILE_NOT_FOUND, UPLOAD_EXPIRED (create again); FAILED_PRECONDITION with WRITER_SUPERSEDED
     (stop), UPLOAD_CLOSED (fail); UNAVAILABLE with WRITER_BUSY, UPLOAD_STALLED, DRAINING
     (resume); RESOURCE_EXHAUSTED with STORAGE_FULL (fail) or TOO_MANY_UPLOADS (wait, resume);
@@ -182,7 +183,8 @@ class IngestServiceAsyncStub(IngestServiceStub):
     ListIngests: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.ListIngestsRequest, _ingest_service_pb2.ListIngestsResponse]  # type: ignore[assignment]
     """Ingests, newest first.
 
-    Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours).
+    Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
+    below zero, a state that is none) or NAME_INVALID.
     """
     WatchIngest: _aio.UnaryStreamMultiCallable[_ingest_service_pb2.WatchIngestRequest, _ingest_service_pb2.WatchIngestResponse]  # type: ignore[assignment]
     """Every event after `after_sequence`, then live ones; ends with OK once the ingest is done
@@ -236,8 +238,8 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         its state; without an id, every call makes a new ingest.
 
         Errors: INVALID_ARGUMENT with NAME_INVALID, FILE_NAME_INVALID, SIZE_LIMIT,
-        DIGEST_MALFORMED, OPTION_UNSUPPORTED, TARGET_UNKNOWN, REQUEST_ID_REUSED (correct the
-        request); RESOURCE_EXHAUSTED with STORAGE_FULL (an operator must make room).
+        DIGEST_MALFORMED, OPTION_UNSUPPORTED, TARGET_UNKNOWN, REQUEST_ID_REUSED, ARGUMENT_INVALID
+        (correct the request); RESOURCE_EXHAUSTED with STORAGE_FULL (an operator must make room).
         """
 
     @_abc_1.abstractmethod
@@ -263,10 +265,10 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         In this version a stream that ends before `finish` fails the ingest
         (UPLOAD_INTERRUPTED) and its bytes are removed; resuming comes with a later version.
 
-        Errors: INVALID_ARGUMENT with STREAM_PROTOCOL, CHUNK_TOO_LARGE (a bug in the client),
-        DIGEST_REQUIRED, DIGEST_MALFORMED, DIGEST_MISMATCH, FORMAT_INVALID (fail); OUT_OF_RANGE
-        with OFFSET_GAP (go on at `committed_size`) or SIZE_MISMATCH (fail); ABORTED with
-        CHUNK_CHECKSUM_MISMATCH (resume, at most 3 times); NOT_FOUND with INGEST_NOT_FOUND,
+        Errors: INVALID_ARGUMENT with STREAM_PROTOCOL, CHUNK_TOO_LARGE, ARGUMENT_INVALID (a bug in
+        the client), DIGEST_REQUIRED, DIGEST_MALFORMED, DIGEST_MISMATCH, FORMAT_INVALID (fail);
+        OUT_OF_RANGE with OFFSET_GAP (go on at `committed_size`) or SIZE_MISMATCH (fail); ABORTED
+        with CHUNK_CHECKSUM_MISMATCH (resume, at most 3 times); NOT_FOUND with INGEST_NOT_FOUND,
         FILE_NOT_FOUND, UPLOAD_EXPIRED (create again); FAILED_PRECONDITION with WRITER_SUPERSEDED
         (stop), UPLOAD_CLOSED (fail); UNAVAILABLE with WRITER_BUSY, UPLOAD_STALLED, DRAINING
         (resume); RESOURCE_EXHAUSTED with STORAGE_FULL (fail) or TOO_MANY_UPLOADS (wait, resume);
@@ -293,7 +295,8 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ingest_service_pb2.ListIngestsResponse, _abc.Awaitable[_ingest_service_pb2.ListIngestsResponse]]:
         """Ingests, newest first.
 
-        Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours).
+        Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
+        below zero, a state that is none) or NAME_INVALID.
         """
 
     @_abc_1.abstractmethod

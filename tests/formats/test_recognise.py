@@ -1,0 +1,94 @@
+"""What a file is told to be by its first bytes, and that anything else than a GGUF is refused by its name."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import zipfile
+from io import BytesIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest_service.formats import MAGIC_BYTES, recognise
+from ingest_service.vocabulary.errors import FormatInvalid
+from ingest_service.vocabulary.reasons import Reason
+from tests.ollama_emulator import sample_gguf
+
+
+def zipped() -> bytes:
+    content = BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("archive/data.pkl", b"weights")
+    return content.getvalue()
+
+
+#: Real beginnings, and the word that a person has to read.
+OTHERS = {
+    "lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146", "git lfs pull"),
+    "zip": (zipped(), "ZIP"),
+    "gzip": (gzip.compress(b"GGUF"), "gzip"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x24\x04\x21\x00\x00GGUF", "zstd"),
+    "pickle 2": (pickle.dumps({"a": 1}, protocol=2), "pickle"),
+    "pickle 3": (pickle.dumps({"a": 1}, protocol=3), "pickle"),
+    "pickle 4": (pickle.dumps({"a": 1}, protocol=4), "pickle"),
+    "pickle 5": (pickle.dumps({"a": 1}, protocol=5), "pickle"),
+    "big-endian gguf": (b"FUGG\x00\x00\x00\x03", "big-endian"),
+    "ggml": (b"lmgg\x00", "GGML"),
+    "ggjt": (b"tjgg\x03\x00\x00\x00", "GGJT"),
+    "html": (b"<!DOCTYPE html><html>", "HTML"),
+    "html, indented": (b"\n\n  <html lang=en>", "HTML"),
+    "safetensors": (b"\x40\x00\x00\x00\x00\x00\x00\x00" + b'{"__metadata__":{}}', "safetensors"),
+    "text": (b"hello", "does not start with `GGUF`"),
+    "lower case": (b"gguf\x03\x00\x00\x00" + bytes(100), "does not start with `GGUF`"),
+    "almost": (b"GGU", "does not start with `GGUF`"),
+    "zeros": (bytes(MAGIC_BYTES), "does not start with `GGUF`"),
+    "nothing": (b"", "does not start with `GGUF`"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_format_is_refused_and_named(name: str) -> None:
+    data, word = OTHERS[name]
+    with pytest.raises(FormatInvalid) as caught:
+        recognise(data[:MAGIC_BYTES], len(data))
+    assert word in caught.value.message
+    assert caught.value.reason is Reason.FORMAT_INVALID
+    assert caught.value.field == "magic"
+    assert caught.value.metadata == {"rule": "H1", "offset": "0", "field": "magic"}
+
+
+def test_every_named_format_is_tried_here() -> None:
+    from ingest_service.formats.recognise import _KNOWN_OTHERS
+
+    for magic, _ in _KNOWN_OTHERS:
+        assert any(data.startswith(magic) for data, _ in OTHERS.values()), magic
+
+
+def test_a_gguf_is_a_gguf() -> None:
+    data = sample_gguf()
+    assert recognise(data[:MAGIC_BYTES], len(data)) == "gguf"
+
+
+@pytest.mark.parametrize("size_bytes", [4, 23])
+def test_a_gguf_that_ends_within_its_header_is_refused(size_bytes: int) -> None:
+    with pytest.raises(FormatInvalid, match=f"this file has {size_bytes}"):
+        recognise(sample_gguf()[:size_bytes], size_bytes)
+
+
+def test_a_gguf_of_a_header_alone_passes_the_magic() -> None:
+    assert recognise(sample_gguf()[:24], 24) == "gguf"
+
+
+@given(
+    st.one_of(st.binary(max_size=MAGIC_BYTES), st.binary(max_size=60).map(b"GGUF".__add__)),
+    st.one_of(st.integers(0, 30), st.integers(0, 2**62)),
+)
+def test_any_bytes_are_a_gguf_or_refused(head: bytes, size_bytes: int) -> None:
+    if head[:4] == b"GGUF" and size_bytes >= 24:
+        assert recognise(head, size_bytes) == "gguf"
+        return
+    with pytest.raises(FormatInvalid) as caught:
+        recognise(head, size_bytes)
+    assert caught.value.message.isprintable()

@@ -1,0 +1,64 @@
+"""Nothing of a target's credentials, and nothing that a library says, reaches an event or a failure."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from ingest_service.forwarding import Target
+from tests.forwarding.world import World
+from tests.ollama_emulator import Fault, OllamaEmulator
+from tests.support.files import gguf
+
+TOLD_BY_LIBRARIES = ("httpx", "httpcore", "Error", "Traceback", "Errno", "asyncio", "connection attempts")
+FAULTS = {
+    "fine": None,
+    "refused": Fault("refuse", "version"),
+    "reset": Fault("reset", "blob_head"),
+    "hung up": Fault("hang_up", "show"),
+    "reset in mid-body": Fault("reset", "blob_post", at_bytes=1),
+    "cut": Fault("cut", "create", after_line=1, reset=True),
+    "half an answer": Fault("cut", "version"),
+    "no JSON": Fault("respond", "version", status=200, body="<html>"),
+    "redirect": Fault("respond", "version", status=302, headers={"Location": "http://x:hunter2@y/"}),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_no_secret_and_no_librarys_words_are_told(
+    world: World, emulator: OllamaEmulator, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    caplog.set_level(logging.INFO, logger="ingest_service")
+    planned = FAULTS[fault]
+    if planned is not None:
+        emulator.faults.add(planned)
+    url = emulator.url.replace("http://", "http://service:hunter2@")
+    ingest_id = await world.stored(gguf())
+    world.worker(targets=[Target("a", url, {"X-Token": "s3cret"})], retry_seconds=0)
+    ingest = await world.done(ingest_id)
+    told = json.dumps([dict(event.body) for event in await world.events(ingest_id)]) + repr(ingest)
+    assert not [word for word in TOLD_BY_LIBRARIES if word in told]
+    ours = [str(vars(record)) for record in caplog.records if record.name.startswith("ingest_service")]
+    for text in (told, *ours):
+        assert "hunter2" not in text
+        assert "s3cret" not in text
+    # They are for the target, and it got them.
+    for call in emulator.calls:
+        headers = {name.lower(): value for name, value in call.headers.items()}
+        assert headers["x-token"] == "s3cret"
+        assert headers["authorization"].startswith("Basic ")
+
+
+async def test_an_unforeseen_fault_is_told_without_its_text(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def bug(*_: object) -> str:
+        raise KeyError("secret detail")
+
+    monkeypatch.setattr("ingest_service.forwarding.ollama.OllamaClient.version", bug)
+    ingest = await world.forwarded(gguf(), retry_seconds=0)
+    assert ingest.failure is not None
+    assert ingest.failure.message == "An unforeseen fault of the service; see its log."
+    assert "secret detail" in caplog.text

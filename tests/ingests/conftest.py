@@ -1,0 +1,85 @@
+"""The domain's parts on both databases; no test may leave a file open, a task running or a partial held."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from ingest_service.database import Database
+from ingest_service.database.migrate import migrate
+from ingest_service.storage import FileExecutor
+from tests.ingests.parts import Parts, running_parts
+
+
+def open_files(directory: Path) -> list[str]:
+    """What this process has open below the directory."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(descriptor.readlink())
+        except FileNotFoundError:
+            continue
+        if target.startswith(f"{directory}/"):
+            found.append(target)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open(tmp_path: Path) -> Iterator[None]:
+    """Set up first, so checked after every other fixture has cleaned up."""
+    yield
+    assert open_files(tmp_path) == []
+
+
+@pytest.fixture(autouse=True)
+async def no_task_left() -> AsyncIterator[None]:
+    """Checked after every other asynchronous fixture has cleaned up."""
+    yield
+    left = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+    assert left == set()
+
+
+@pytest.fixture
+async def executor() -> AsyncIterator[FileExecutor]:
+    threads = FileExecutor(4)
+    yield threads
+    threads.close()
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite database to copy, as `database_url` copies one in PostgreSQL."""
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+
+    async def prepare() -> None:
+        database = Database(f"sqlite+aiosqlite:///{path}")
+        await migrate(database)
+        await database.close()
+
+    asyncio.run(prepare())
+    return path
+
+
+@pytest.fixture
+async def parts(
+    no_task_left: None, database_url: str, tmp_path: Path, migrated_file: Path
+) -> AsyncIterator[Parts]:
+    """On each database."""
+    if database_url.startswith("sqlite"):
+        shutil.copy(migrated_file, tmp_path / "test.db")
+    async with running_parts(database_url, tmp_path / "data") as running:
+        yield running
+
+
+@pytest.fixture
+async def parts_on_sqlite(
+    no_task_left: None, sqlite_url: str, tmp_path: Path, migrated_file: Path
+) -> AsyncIterator[Parts]:
+    """For tests whose subject is not the database."""
+    shutil.copy(migrated_file, tmp_path / "test.db")
+    async with running_parts(sqlite_url, tmp_path / "data") as running:
+        yield running

@@ -1,0 +1,286 @@
+"""The domain's real parts, put together for tests, with the places where a fault can be put in.
+
+Faults are hooks, awaited before the real call: one that raises is a fault, a `Gate` is a stall.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import google_crc32c
+
+from ingest_service.database import Database, Transaction
+from ingest_service.ingests.limits import Limits
+from ingest_service.ingests.pipeline import Hasher
+from ingest_service.ingests.requests import NewFile, NewIngest
+from ingest_service.ingests.service import Ingests
+from ingest_service.ingests.session import UploadSession
+from ingest_service.ingests.uploads import StoredAlready, Uploads
+from ingest_service.storage import BlobReader, BlobStore, FileExecutor, LocalBlobStore, PartialFile, Sha256
+from ingest_service.storage.base import Buffer
+from ingest_service.vocabulary.records import File, Ingest
+from ingest_service.vocabulary.states import FileRole
+from tests.support.files import digest, gguf
+
+_T = TypeVar("_T")
+Hook = Callable[[], Awaitable[None]]
+_ids = count(1)
+KIBIBYTE = 1024
+
+
+def new_id() -> str:
+    return f"{next(_ids):024x}"
+
+
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
+class Gate:
+    """Stops whoever comes by until it is opened."""
+
+    def __init__(self) -> None:
+        self._opened = asyncio.Event()
+        self.reached = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.reached.set()
+        await self._opened.wait()
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+def raising(error: Exception, *, times: int | None = None, after: int = 0) -> Hook:
+    """Raises the error, `times` times (None: always), after the first `after` calls have passed."""
+    calls = count()
+
+    async def hook() -> None:
+        number = next(calls)
+        if number >= after and (times is None or number < after + times):
+            raise error
+
+    return hook
+
+
+class Hooks:
+    """What happens before each call, by the call's name, and how often each was made."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, Hook] = {}
+        self.before_any: Hook | None = None
+        self.calls: defaultdict[str, int] = defaultdict(int)
+
+    async def run(self, name: str) -> None:
+        self.calls[name] += 1
+        if self.before_any is not None:
+            await self.before_any()
+        if name in self.before:
+            await self.before[name]()
+
+
+class HookedPartial:
+    """A real partial behind hooks."""
+
+    def __init__(self, partial: PartialFile, hooks: Hooks) -> None:
+        self._partial = partial
+        self._hooks = hooks
+        self.written_bytes = 0
+        self.synced_bytes = 0
+
+    @property
+    def partial_id(self) -> str:
+        return self._partial.partial_id
+
+    async def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        await self._hooks.run("write")
+        await self._partial.write(offset, buffers)
+        self.written_bytes = offset + sum(map(len, buffers))
+
+    async def sync(self) -> None:
+        covered = self.written_bytes
+        await self._hooks.run("sync")
+        await self._partial.sync()
+        self.synced_bytes = covered
+
+    async def size_bytes(self) -> int:
+        return await self._partial.size_bytes()
+
+    async def close(self) -> None:
+        await self._hooks.run("close")
+        await self._partial.close()
+
+
+class HookedStore:
+    """A real store behind hooks."""
+
+    def __init__(self, store: BlobStore, hooks: Hooks) -> None:
+        self._store = store
+        self._hooks = hooks
+
+    async def create_partial(self, partial_id: str) -> PartialFile:
+        await self._hooks.run("create_partial")
+        return HookedPartial(await self._store.create_partial(partial_id), self._hooks)
+
+    async def open_partial(self, partial_id: str) -> PartialFile | None:
+        await self._hooks.run("open_partial")
+        return await self._store.open_partial(partial_id)
+
+    async def remove_partial(self, partial_id: str) -> bool:
+        await self._hooks.run("remove_partial")
+        return await self._store.remove_partial(partial_id)
+
+    async def partial_ids(self) -> list[str]:
+        return await self._store.partial_ids()
+
+    async def publish(self, partial_id: str, sha256: str) -> None:
+        await self._hooks.run("publish")
+        await self._store.publish(partial_id, sha256)
+
+    async def blob_size_bytes(self, sha256: str) -> int | None:
+        return await self._store.blob_size_bytes(sha256)
+
+    def open_blob(self, sha256: str) -> AbstractAsyncContextManager[BlobReader]:
+        return self._store.open_blob(sha256)
+
+    async def probe(self) -> None:
+        await self._hooks.run("probe")
+        await self._store.probe()
+
+    async def free_bytes(self) -> int:
+        return await self._store.free_bytes()
+
+
+class HookedHasher:
+    """The real sha256 behind a hook."""
+
+    def __init__(self, hasher: Sha256, hooks: Hooks) -> None:
+        self._hasher = hasher
+        self._hooks = hooks
+
+    async def update(self, buffers: list[bytes]) -> None:
+        await self._hooks.run("hash")
+        await self._hasher.update(buffers)
+
+    def digest(self) -> str:
+        return self._hasher.digest()
+
+
+class HookedDatabase(Database):
+    """A real database behind hooks `transact` and `read`."""
+
+    def __init__(self, url: str, hooks: Hooks) -> None:
+        super().__init__(url)
+        self._hooks = hooks
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[_T]]) -> _T:
+        await self._hooks.run("transact")
+        return await super().transact(work)
+
+    async def read(self, work: Callable[[Transaction], Awaitable[_T]]) -> _T:
+        await self._hooks.run("read")
+        return await super().read(work)
+
+
+class Parts:
+    """Database, store and what the domain makes of them."""
+
+    def __init__(
+        self, database: HookedDatabase, hooks: Hooks, data_dir: Path, executor: FileExecutor
+    ) -> None:
+        self.database = database
+        self.hooks = hooks
+        self.data_dir = data_dir
+        self.executor = executor
+        self.local = LocalBlobStore(data_dir, executor)
+        self.store = HookedStore(self.local, hooks)
+        self.limits = Limits()
+        self.ingests = Ingests(database, self.store, self.limits, [], clock=clock, new_id=new_id)
+        self.uploads = self.new_uploads()
+
+    def new_uploads(self, **limits: Any) -> Uploads:
+        """Another set of uploads on the same database and store, as after a restart."""
+        self.limits = replace(self.limits, **limits)
+        self.uploads = Uploads(
+            self.database, self.store, self.limits, clock=clock, new_hasher=self.new_hasher
+        )
+        return self.uploads
+
+    def new_hasher(self) -> Hasher:
+        return HookedHasher(Sha256(self.executor), self.hooks)
+
+    async def create(self, data: bytes, model: str = "test", *, sha256: str = "") -> Ingest:
+        """A new ingest of one file, `model.gguf`."""
+        file = NewFile("model.gguf", FileRole.MODEL, len(data), sha256)
+        return await self.ingests.create(NewIngest(model=model, files=(file,)))
+
+    async def file(self, ingest: Ingest) -> File:
+        """Its file as it is now."""
+        return (await self.ingests.get(ingest.id)).files[0]
+
+    async def push(self, ingest: Ingest, data: bytes, *, sha256: str | None = None) -> File:
+        """One whole Upload call, as the servicer makes it."""
+        async with self.uploads.receive(ingest.id, "model.gguf") as upload:
+            await send_chunks(upload, data)
+            return await self.uploads.finish(upload, digest(data) if sha256 is None else sha256)
+
+    async def send_until(self, ingest: Ingest, data: bytes, then: Callable[[], Awaitable[Exception]]) -> None:
+        """An Upload call that gets as far as its last chunk and then ends with what `then` answers."""
+        async with self.uploads.receive(ingest.id, "model.gguf") as upload:
+            await send_chunks(upload, data)
+            raise await then()
+
+    def partials(self) -> list[str]:
+        return [path.name for path in (self.data_dir / "uploads").glob("*.part")]
+
+    def blob(self, data: bytes) -> bytes | None:
+        """The stored bytes that ought to be `data`."""
+        path = self.data_dir / "blobs" / digest(data).replace(":", "-")
+        return path.read_bytes() if path.exists() else None
+
+
+async def send_chunks(upload: UploadSession | StoredAlready, data: bytes) -> None:
+    """All of it, in chunks of 64 KiB."""
+    if isinstance(upload, StoredAlready):
+        return
+    for offset in range(0, len(data), 64 * KIBIBYTE):
+        part = data[offset : offset + 64 * KIBIBYTE]
+        await upload.chunk(offset, part, google_crc32c.value(part))
+
+
+@asynccontextmanager
+async def running_parts(url: str, data_dir: Path) -> AsyncIterator[Parts]:
+    """Parts that are stopped in good order in the end."""
+    executor, hooks = FileExecutor(4), Hooks()
+    database = HookedDatabase(url, hooks)
+    parts = Parts(database, hooks, data_dir, executor)
+    data_dir.mkdir(exist_ok=True)
+    await parts.local.prepare()
+    try:
+        yield parts
+    finally:
+        await parts.uploads.close()
+        await database.close()
+        executor.close()
+
+
+async def eventually(condition: Callable[[], Awaitable[bool] | bool], what: str = "") -> None:
+    """Waits until it is so, with a bound that only a broken service reaches."""
+    async with asyncio.timeout(30):
+        while True:
+            answer = condition()
+            if answer if isinstance(answer, bool) else await answer:
+                return
+            await asyncio.sleep(0.005)
+
+
+def model_bytes(size_bytes: int = 300 * KIBIBYTE, seed: int = 0) -> bytes:
+    return gguf(size_bytes, seed)

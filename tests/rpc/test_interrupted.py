@@ -1,0 +1,124 @@
+"""The end of a stream without `finish` is never completion, however it ends (peers.md P1)."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import grpc
+import pytest
+from model_ingest.v1.ingest_service_pb2 import CancelIngestRequest, UploadRequest
+
+from tests.conftest import StartService
+from tests.ollama_emulator import OllamaEmulator
+from tests.rpc.refusals import refused
+from tests.rpc.scenes import GIVE_UP_SECONDS, Scene, until
+from tests.rpc.uploading import Answer, chunk, start, upload, upload_call
+from tests.support.files import MEBIBYTE, digest, gguf, upload_messages
+from tests.support.service import ROOT
+
+DATA = gguf(3 * MEBIBYTE)
+WHOLE = [chunk(offset, DATA[offset : offset + MEBIBYTE]) for offset in range(0, len(DATA), MEBIBYTE)]
+
+
+@pytest.mark.parametrize("chunks", [[], WHOLE[:1], WHOLE], ids=["no chunk", "some", "all bytes"])
+async def test_a_half_close_before_finish(scene: Scene, chunks: list[UploadRequest]) -> None:
+    """All bytes may be there, with the digest declared, and still nobody said that they are all."""
+    file = await scene.new_file(DATA, sha256=digest(DATA))
+    await refused(upload(scene.running, [start(file), *chunks]), "UPLOAD_CLOSED")
+    await scene.assert_failed(file, "UPLOAD_INTERRUPTED")
+
+
+@pytest.mark.parametrize("chunks", [[], WHOLE[:1], WHOLE], ids=["no chunk", "some", "all bytes"])
+async def test_a_client_that_cancels(scene: Scene, chunks: list[UploadRequest]) -> None:
+    file = await scene.new_file(DATA, sha256=digest(DATA))
+    async with scene.running.channel() as channel:
+        call = upload_call(channel)
+        for message in (start(file), *chunks):
+            await call.write(message)
+        await scene.uploading(file)
+        call.cancel()
+        await scene.assert_failed(file, "UPLOAD_INTERRUPTED")
+
+
+async def test_a_client_that_closes_its_connection(scene: Scene) -> None:
+    file = await scene.new_file(DATA)
+    channel = scene.running.channel()
+    call = upload_call(channel)
+    await call.write(start(file))
+    await call.write(WHOLE[0])
+    await scene.uploading(file)
+    await channel.close()
+    await scene.assert_failed(file, "UPLOAD_INTERRUPTED")
+
+
+async def test_a_client_process_that_is_killed_while_it_sends(
+    start_service: StartService, emulator: OllamaEmulator, database_url: str
+) -> None:
+    running = await start_service(
+        f"default={emulator.url}", database_url=database_url, checkpoint_seconds=0.05
+    )
+    scene = Scene(running, emulator)
+    client = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.rpc.dying_client", running.address,
+        cwd=ROOT, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert client.stdout is not None
+        name = (await asyncio.wait_for(client.stdout.readline(), GIVE_UP_SECONDS)).decode().strip()
+        async with asyncio.timeout(GIVE_UP_SECONDS):
+            while not (await scene.get(name)).files[0].committed_size:
+                await asyncio.sleep(0.01)
+        assert scene.partials()
+    finally:
+        client.send_signal(signal.SIGKILL)
+        await client.wait()
+    ingest = await scene.assert_failed(name, "UPLOAD_INTERRUPTED")
+    assert 0 < ingest.files[0].committed_size < ingest.files[0].size_bytes
+
+
+async def test_a_new_ingest_brings_the_same_bytes_after_all(scene: Scene) -> None:
+    """What was interrupted leaves nothing in the way."""
+    file = await scene.new_file(DATA)
+    await refused(upload(scene.running, [start(file), *WHOLE]), "UPLOAD_CLOSED")
+    again = await scene.new_file(DATA)
+    stored = await upload(scene.running, upload_messages(again, DATA))
+    assert stored.sha256 == digest(DATA)
+    assert not stored.deduplicated
+
+
+async def test_an_early_answer_is_heard_by_a_client_that_goes_on_writing(scene: Scene) -> None:
+    """Whatever `write` says after it, the call itself knows the reason (peers.md P4)."""
+    file = await scene.new_file(64 * MEBIBYTE)
+    async with scene.running.channel() as channel:
+        call = upload_call(channel)
+        answer = Answer(call)
+        await call.write(start(file))
+
+        async def write_on() -> None:
+            for _ in range(1000):
+                await call.write(chunk(MEBIBYTE, b"x" * MEBIBYTE))
+
+        with pytest.raises((grpc.aio.AioRpcError, asyncio.InvalidStateError)):
+            await write_on()
+        await refused(answer.get(), "OFFSET_GAP")
+    await scene.assert_failed(file, "OFFSET_GAP")
+
+
+async def test_a_cancelled_ingest_ends_its_upload_and_removes_the_partial(scene: Scene) -> None:
+    file = await scene.new_file(DATA)
+    async with scene.running.channel() as channel:
+        call = upload_call(channel)
+        answer = Answer(call)
+        await call.write(start(file))
+        await call.write(WHOLE[0])
+        await until(lambda: bool(scene.partials()))
+        cancelled = await scene.running.ingests.CancelIngest(
+            CancelIngestRequest(name=file.partition("/files/")[0])
+        )
+        assert cancelled.done
+        # The client neither sends nor half-closes: the answer comes to it.
+        await refused(answer.get(), "UPLOAD_CLOSED")
+    assert await scene.ended(file) == cancelled
+    await scene.assert_nothing_came_of_it()
