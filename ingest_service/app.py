@@ -31,6 +31,8 @@ from ingest_service.storage.posix import make_directory
 from ingest_service.vocabulary.errors import BackendDown, IngestError
 
 _log = logging.getLogger(__name__)
+#: After the grace, uploads that were ended have this long to be left in good order.
+_CLEAN_UP_SECONDS = 8.0
 
 
 class StartError(Exception):
@@ -131,7 +133,7 @@ class Service:
         _log.info("draining", extra={"grace_seconds": grace, "uploads": self.uploads.active})
         await self.readiness.stop()
         # The server's own grace is longer: uploads are ended by us, with a reason, before it cancels them.
-        stopping = asyncio.create_task(self.rpc.stop(grace + 2.0))
+        stopping = asyncio.create_task(self.rpc.stop(grace + _CLEAN_UP_SECONDS))
         self.watches.drain()
         await self.uploads.drain(grace)
         await stopping
@@ -165,7 +167,7 @@ class Service:
             _log.debug("the database cannot be opened", exc_info=error)
             raise StartError(
                 f"INGEST_DATABASE_URL {self._settings.public()['database_url']} cannot be opened"
-                f" ({_cause(error)}): start the database, or correct the setting."
+                f" ({_cause(error)}): start the database, or correct its address, name, user or password."
             ) from error
         if before != after:
             _log.info("database migrated", extra={"from_revision": before, "to_revision": after})
@@ -224,10 +226,10 @@ def _make_data_directory(directory: Path) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """The system's word for what is wrong, not a library's page of it."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, OSError) and inner.errno is not None:
-            return os.strerror(inner.errno) if inner.errno in errno.errorcode else str(inner)
-        inner = getattr(inner, "orig", None) or inner.__cause__
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    """The innermost word for what is wrong, not a library's page around it."""
+    inner = error
+    while (deeper := getattr(inner, "orig", None) or inner.__cause__) is not None:
+        inner = deeper
+    if isinstance(inner, OSError) and inner.errno in errno.errorcode:
+        return os.strerror(inner.errno)
+    return str(inner).splitlines()[0][:200] if str(inner) else type(inner).__name__

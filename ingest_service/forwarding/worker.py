@@ -70,9 +70,10 @@ class Worker:
 
     async def stop(self) -> None:
         """Ends without waiting for a create (design.md section 5); leases are given back."""
-        if self._main is not None:
-            self._main.cancel()
-            await asyncio.gather(self._main, return_exceptions=True)
+        if self._main is None:
+            return
+        self._main.cancel()
+        await asyncio.gather(self._main, return_exceptions=True)
         driving = list(self._running.values())
         for task in driving:
             task.cancel()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import event, text
+from sqlalchemy import event
 
 from ingest_service.database import Database, Transaction
 from ingest_service.database.tables import deployments, files, ingests
 from ingest_service.vocabulary.states import DeploymentState, IngestState
-from tests.database.records import digest, insert, later
+from tests.database.records import digest, forwarded, insert, later, sql
 from tests.database.test_claims import claim
-from tests.database.records import forwarded
 
 _HISTORY = 3000
 
@@ -84,14 +83,9 @@ async def _plan(database: Database) -> str:
 async def test_no_table_is_read_from_end_to_end(database: Database) -> None:
     await _with_history(database)
     await insert(database, *(forwarded() for _ in range(3)))
-    async with database.engine.begin() as connection:
-        await connection.execute(text("ANALYZE"))
+    if database.engine.dialect.name == "postgresql":
+        # Its autovacuum would; on SQLite nobody does.
+        await sql(database, "ANALYZE")
     plan = await _plan(database)
-    assert not re.search(r"Seq Scan|^SCAN (?!CONSTANT)", plan, re.MULTILINE), plan
-
-
-async def test_nor_in_a_new_database_that_nobody_analysed(database: Database) -> None:
-    await _with_history(database)
-    await insert(database, forwarded())
-    plan = await _plan(database)
-    assert not re.search(r"^SCAN (?!CONSTANT)", plan, re.MULTILINE), plan
+    assert not re.search(r"Seq Scan|^SCAN \w+$", plan, re.MULTILINE), plan
+    assert re.search(r"ix_ingests_state", plan), plan

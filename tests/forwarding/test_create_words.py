@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from ingest_service.forwarding.statuses import StatusWriter
 from ingest_service.lifecycle import change
 from tests.forwarding.world import World
 from tests.ollama_emulator import Fault, OllamaEmulator
@@ -109,3 +110,13 @@ async def test_more_attempts_do_not_get_round_the_limit(
     ingest = await world.forwarded(gguf())
     assert ingest.deployments[0].attempts == 2
     assert len(await world.statuses(ingest.id)) == 20
+
+
+async def test_words_that_cannot_be_written_yet_cost_bounded_memory(world: World) -> None:
+    await world.stored(gguf())
+    lease = await world.claim("worker")
+    assert lease is not None
+    words = StatusWriter(world.moves(lease))
+    for number in range(5000):
+        words.put(f"step {number}")
+    assert len(words._waiting) == change.MAX_STATUS_EVENTS

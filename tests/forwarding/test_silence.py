@@ -38,6 +38,17 @@ async def test_silence_is_waited_for_while_version_answers(
     assert len(emulator.calls.named("create")) == 1
 
 
+async def test_lines_that_come_slowly_are_no_silence(
+    world: World, emulator: OllamaEmulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_MIN_SILENCE_SECONDS", 0.5)
+    emulator.faults.add(Fault("line_delay", "create", seconds=0.25))
+    ingest = await world.forwarded(gguf())
+    assert len(emulator.calls.named("create")[0].lines) >= 4
+    assert await world.states(ingest.id) == "PUSHING CREATING READY"
+    assert not [event for event in await world.events(ingest.id) if event.kind == "notice"]
+
+
 @pytest.mark.parametrize("place", PLACES[:2])
 async def test_silence_beyond_what_is_allowed_is_given_up_and_tried_again(
     world: World, emulator: OllamaEmulator, monkeypatch: pytest.MonkeyPatch, place: str | None

@@ -148,3 +148,20 @@ async def test_an_answer_that_drips_is_given_up(
     failure = (await world.done(ingest_id)).failure
     assert failure is not None
     assert failure.message == "The target did not answer in time."
+
+
+async def test_an_answer_without_end_is_read_no_further_than_its_limit(
+    world: World, listen: Callable[[Answer], Awaitable[str]]
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b" " * 65536)
+            await writer.drain()
+
+    ingest_id = await world.stored(gguf())
+    world.worker(targets=[Target("a", await listen(answer))], retry_seconds=0)
+    failure = (await world.done(ingest_id)).failure
+    assert failure is not None
+    assert failure.message == "HTTP 200 with a body that is no JSON."

@@ -1,0 +1,189 @@
+"""Every state of an ingest, its files and its deployments against every move that `Change` knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from ingest_service.lifecycle import Change, bodies, derive_state
+from ingest_service.lifecycle.change import MAX_STATUS_EVENTS
+from ingest_service.vocabulary.reasons import Reason
+from ingest_service.vocabulary.records import Failure, Ingest, NewEvent
+from ingest_service.vocabulary.states import (
+    DEPLOYMENT_MOVING,
+    FILE_OPEN,
+    DeploymentState,
+    FileState,
+    IngestState,
+)
+from tests.database.records import later
+from tests.lifecycle.parts import CANCELLED_STATES, made
+
+_FAILURE = Failure(Reason.TARGET_REFUSED, "no")
+_TARGETS: list[tuple[DeploymentState, ...]] = [(), *product(DeploymentState), *product(DeploymentState, repeat=2)]
+#: Every ingest with one file and up to two deployments, cancelled or not.
+ALL = [
+    made([file], targets, cancelling=cancelling)
+    for file, targets, cancelling in product(FileState, _TARGETS, (False, True))
+]
+
+
+def _moves(one: Ingest) -> list[Callable[[Change], object]]:
+    """Every move: each file and each deployment to each state, a status, a notice, a cancel."""
+    files = [
+        lambda change, part=part, state=state: change.file(part.id, state)
+        for part in one.files
+        for state in FileState
+    ]
+    failed = [lambda change, part=part: change.fail_file(part.id, _FAILURE) for part in one.files]
+    deployments = [
+        lambda change, part=part, state=state, due=due: change.deployment(part.id, state, next_attempt_at=due)
+        for part in one.deployments
+        for state in DeploymentState
+        for due in (None, later(9))
+    ]
+    said = [lambda change, part=part: change.deployment_status(part.id, "new") for part in one.deployments]
+    return [*files, *failed, *deployments, *said, lambda change: change.cancel(), lambda change: change.notice("n")]
+
+
+def _told(events: list[NewEvent], kind: str) -> list[str]:
+    return [event.body["state"] for event in events if event.kind == kind]
+
+
+def _changes() -> list[Change]:
+    changes = []
+    for one in ALL:
+        for move in _moves(one):
+            change = Change(one, later(1))
+            move(change)
+            changes.append(change)
+    return changes
+
+
+CHANGES = _changes()
+
+
+def test_there_are_as_many_as_there_should_be() -> None:
+    assert len(ALL) == 6 * 57 * 2
+    assert len(CHANGES) > 20_000
+
+
+def test_the_ingests_state_always_follows_from_its_parts() -> None:
+    for change in CHANGES:
+        after = change.after
+        cancelling = change.before.state in CANCELLED_STATES or (
+            # Only a cancel makes it one; a deployment that was cancelled alone is no cancel of the ingest.
+            after.state in CANCELLED_STATES and change._cancelling
+        )
+        assert after.state is derive_state(after.files, after.deployments, cancelling=cancelling)
+
+
+def test_every_new_state_is_told_once_and_no_old_one() -> None:
+    for change in CHANGES:
+        told = _told(change.events, bodies.INGEST_STATE)
+        if change.after.state is change.before.state:
+            assert told == []
+        else:
+            assert told[-1] == change.after.state
+            # STORED may be passed on the way.
+            assert told[:-1] in ([], [IngestState.STORED])
+        for kind, before, after in (
+            (bodies.FILE_STATE, change.before.files, change.after.files),
+            (bodies.DEPLOYMENT_STATE, change.before.deployments, change.after.deployments),
+        ):
+            moved = [new.state for old, new in zip(before, after, strict=True) if old.state is not new.state]
+            waits = [
+                new.state
+                for old, new in zip(before, after, strict=True)
+                if old.state is new.state and getattr(new, "next_attempt_at", None) is not None
+            ]
+            assert sorted(_told(change.events, kind)) == sorted([*moved, *waits])
+
+
+def test_parts_are_told_before_the_ingest_that_they_move() -> None:
+    for change in CHANGES:
+        kinds = [event.kind for event in change.events]
+        if bodies.INGEST_STATE in kinds:
+            first = kinds.index(bodies.INGEST_STATE)
+            assert set(kinds[first:]) <= {bodies.INGEST_STATE, bodies.DEPLOYMENT_STATUS}
+
+
+def test_the_last_word_says_whether_it_is_done_and_those_in_passing_never_do() -> None:
+    for change in CHANGES:
+        words = [event.body["done"] for event in change.events if event.kind == bodies.INGEST_STATE]
+        if words:
+            assert words[-1] == change.after.done
+            assert not any(words[:-1])
+
+
+def test_a_failed_or_cancelled_ingest_says_why_and_no_other_does() -> None:
+    for change in CHANGES:
+        words = [event for event in change.events if event.kind == bodies.INGEST_STATE]
+        if not words:
+            continue
+        state = change.after.state
+        why = change.after.failure
+        assert words[-1].body["failure"] == (None if why is None else bodies._failure(why))
+        if state is IngestState.CANCELLED:
+            assert why is not None
+            assert why.reason is Reason.UPLOAD_CLOSED
+        elif state is IngestState.FAILED:
+            causes = [part.failure for part in (*change.after.files, *change.after.deployments)]
+            assert why in causes
+        else:
+            assert why is None
+
+
+@pytest.mark.parametrize("one", ALL, ids=lambda one: "-".join([one.state, *(d.state for d in one.deployments)]))
+def test_a_cancel_stops_what_can_be_stopped_and_nothing_else(one: Ingest) -> None:
+    change = Change(one, later(1))
+    change.cancel()
+    if one.done or one.state is IngestState.CANCELLING:
+        assert (change.after, change.events) == (one, [])
+        return
+    assert change.after.state in CANCELLED_STATES
+    for old, new in zip(one.files, change.after.files, strict=True):
+        closed = old.state in FILE_OPEN | {FileState.VERIFYING}
+        assert new.state is (FileState.FAILED if closed else old.state)
+        assert new.writer_epoch == old.writer_epoch + closed
+        assert (new.failure is not None) == closed
+    for old_one, new_one in zip(one.deployments, change.after.deployments, strict=True):
+        waits, runs = old_one.state is DeploymentState.PENDING, old_one.state in DEPLOYMENT_MOVING
+        assert new_one.state is (DeploymentState.CANCELLED if waits else old_one.state)
+        assert new_one.cancel_requested == (runs and not waits)
+    again = Change(change.after, later(2))
+    again.cancel()
+    assert (again.after, again.events) == (change.after, [])
+
+
+def test_a_file_that_fails_closes_what_waited_for_it() -> None:
+    one = made([FileState.UPLOADING], [DeploymentState.PENDING, DeploymentState.PENDING])
+    change = Change(one, later(1))
+    change.fail_file(one.files[0].id, _FAILURE)
+    assert [part.state for part in change.after.deployments] == [DeploymentState.CANCELLED] * 2
+    assert change.after.failure == _FAILURE
+
+
+def test_an_expired_ingest_stays_so() -> None:
+    for file, target in product(FileState, DeploymentState):
+        one = replace(made([file], [target]), state=IngestState.EXPIRED)
+        for move in _moves(one):
+            change = Change(one, later(1))
+            move(change)
+            assert change.after.state is IngestState.EXPIRED
+
+
+def test_a_target_that_never_stops_talking_fills_no_table() -> None:
+    one = made([FileState.STORED], [DeploymentState.CREATING])
+    told = 0
+    for index in range(MAX_STATUS_EVENTS + 20):
+        change = Change(one, later(1))
+        change.deployment_status(one.deployments[0].id, f"line {index}")
+        change.deployment_status(one.deployments[0].id, f"line {index}")
+        told += len(change.events)
+        one = change.after
+    assert told == MAX_STATUS_EVENTS
+    assert one.deployments[0].status == f"line {MAX_STATUS_EVENTS - 1}"
