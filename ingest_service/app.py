@@ -230,6 +230,6 @@ def _cause(error: BaseException) -> str:
     inner = error
     while (deeper := getattr(inner, "orig", None) or inner.__cause__) is not None:
         inner = deeper
-    if isinstance(inner, OSError) and inner.errno in errno.errorcode:
+    if isinstance(inner, OSError) and inner.errno is not None and inner.errno in errno.errorcode:
         return os.strerror(inner.errno)
     return str(inner).splitlines()[0][:200] if str(inner) else type(inner).__name__

@@ -159,6 +159,7 @@ class UploadSession:
                 "ingest": self.file.ingest_id,
                 "file": self.file.file_name,
                 "reason": failure.reason,
+                "detail": failure.message,
                 "received_bytes": self._pipeline.received_bytes,
             },
             exc_info=None if foreseen else error,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,27 @@ async def test_news_wake_a_watcher_without_its_poll(
         event = await asking
         assert isinstance(event, Event)
         assert event.sequence == last
+
+
+async def test_a_watcher_that_was_woken_once_does_not_go_on_asking(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest_service.events.watch._POLL_SECONDS", 3600.0)
+    real = history.database.read
+    asked = [0]
+
+    async def read(work: Any) -> Any:
+        asked[0] += 1
+        return await real(work)
+
+    monkeypatch.setattr(history.database, "read", read)
+    watching = asyncio.create_task(history.numbers())
+    await history.tell()
+    await asyncio.sleep(0.3)
+    assert asked[0] <= 5
+    last = await history.end()
+    async with asyncio.timeout(BOUND_SECONDS):
+        assert await watching == list(range(1, last + 1))
 
 
 async def test_two_hundred_watchers_each_see_every_number_once(history: History) -> None:

@@ -13,19 +13,7 @@ from ingest_service.database import Database
 from ingest_service.database.migrate import migrate
 from ingest_service.storage import FileExecutor
 from tests.ingests.parts import Parts, running_parts
-
-
-def open_files(directory: Path) -> list[str]:
-    """What this process has open below the directory."""
-    found = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            target = str(descriptor.readlink())
-        except FileNotFoundError:
-            continue
-        if target.startswith(f"{directory}/"):
-            found.append(target)
-    return found
+from tests.storage.descriptors import open_files
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ import pytest
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import File, Ingest
 from ingest_service.vocabulary.states import FileState, IngestState
-from tests.ingests.conftest import open_files
 from tests.ingests.parts import KIBIBYTE, Gate, Parts, model_bytes
+from tests.storage.descriptors import open_files
 from tests.support.files import digest
 
 LIMITS = {"window_bytes": 100 * KIBIBYTE, "total_window_bytes": 100 * KIBIBYTE}

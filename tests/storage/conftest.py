@@ -8,19 +8,7 @@ from pathlib import Path
 import pytest
 
 from ingest_service.storage import FileExecutor, LocalBlobStore
-
-
-def open_files(directory: Path) -> list[str]:
-    """What this process has open below the directory."""
-    found = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            target = str(descriptor.readlink())
-        except FileNotFoundError:
-            continue
-        if target.startswith(f"{directory}/"):
-            found.append(target)
-    return found
+from tests.storage.descriptors import open_files
 
 
 @pytest.fixture(autouse=True)

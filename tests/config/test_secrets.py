@@ -1,0 +1,58 @@
+"""Passwords in URLs reach neither the log nor an error's line."""
+
+from __future__ import annotations
+
+import pytest
+
+from ingest_service.config import SettingError, load_settings
+
+_PASSWORDS = ["hunter2", "a/b", "a?b#c", "a@b", "[x", "%40", "p:q", "ü"]
+
+
+@pytest.mark.parametrize("password", _PASSWORDS)
+def test_of_the_database(password: str) -> None:
+    url = f"postgresql+asyncpg://me:{password}@db.example:5432/models?ssl=require"
+    try:
+        said = str(load_settings({"INGEST_DATABASE_URL": url}).public())
+        assert "postgresql+asyncpg://me:***@db.example:5432/models?ssl=require" in said
+    except SettingError as error:
+        said = str(error)
+    assert password not in said
+
+
+def test_of_the_database_as_an_argument() -> None:
+    url = "postgresql+asyncpg://db.example/models?password=hunter2&ssl=require"
+    said = load_settings({"INGEST_DATABASE_URL": url}).public()["database_url"]
+    assert said == "postgresql+asyncpg://db.example/models?password=***&ssl=require"
+
+
+def test_of_targets() -> None:
+    settings = load_settings({"INGEST_TARGETS": "a=http://me:hunter2@h:1,b=https://:secret@i"})
+    assert settings.public()["targets"] == "a=http://me:***@h:1,b=https://:***@i"
+    # The service itself needs them.
+    assert settings.targets[0].url == "http://me:hunter2@h:1"
+
+
+@pytest.mark.parametrize("password", _PASSWORDS)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("DATABASE_URL", "postgres://me:{}@h/n"),
+        ("DATABASE_URL", "postgresql+asyncpg://me:{}@h:port/n"),
+        ("TARGETS", "a=ftp://me:{}@h"),
+        ("TARGETS", "a=http://me:{}@h,a=http://me:{}@h"),
+    ],
+)
+def test_of_a_setting_that_is_refused(name: str, text: str, password: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        load_settings({f"INGEST_{name}": text.format(password, password)})
+    assert password not in str(caught.value)
+    assert str(caught.value).startswith(f"INGEST_{name}=")
+
+
+def test_what_is_public_has_every_setting_and_only_text() -> None:
+    public = load_settings({}).public()
+    assert len(public) == 21
+    assert all(isinstance(value, str) for value in public.values())
+    assert public["listen"] == "127.0.0.1:50051"
+    assert public["targets"] == "default=http://127.0.0.1:11434"
