@@ -17,24 +17,24 @@ MACHINE_PATH = re.compile(r"/(w[o]rk|f[a]rm|opt/pypi|opt/wheels)/|/r[o]ot/(?!\.o
 REGISTRY = re.compile(r"https?://[^ \"]*(p[y]pi|pythonh[o]sted|n[p]mjs|proxy\.g[o]lang|deb\.d[e]bian)")
 
 
-def tracked() -> list[Path]:
+def tracked(root: Path) -> list[Path]:
     """Every file git knows or would add."""
     output = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
-        cwd=ROOT,
+        cwd=root,
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    return [ROOT / name for name in output.split("\0") if name and (ROOT / name).is_file()]
+    return [root / name for name in output.split("\0") if name and (root / name).is_file()]
 
 
-def main() -> int:
-    """Prints each broken rule; the exit code is 1 when there is one."""
+def problems_of(root: Path) -> list[str]:
+    """One line for each broken rule."""
     problems: list[str] = []
     sizes: list[int] = []
-    for path in tracked():
-        name = str(path.relative_to(ROOT))
+    for path in tracked(root):
+        name = str(path.relative_to(root))
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
@@ -48,8 +48,14 @@ def main() -> int:
             found = pattern.search(text)
             if found:
                 problems.append(f"{name}: {what}: {found.group(0)}")
-    if statistics.median(sizes) > MAX_MEDIAN_LINES:
+    if sizes and statistics.median(sizes) > MAX_MEDIAN_LINES:
         problems.append(f"median file size {statistics.median(sizes)} lines, more than {MAX_MEDIAN_LINES}")
+    return problems
+
+
+def main() -> int:
+    """Prints each broken rule; the exit code is 1 when there is one."""
+    problems = problems_of(ROOT)
     sys.stderr.writelines(f"{problem}\n" for problem in problems)
     return 1 if problems else 0
 

@@ -110,8 +110,9 @@ class Driver:
 
     async def _create(self, ingest: Ingest) -> None:
         before = await self._client.show(ingest.model)
-        await self._moves.move(DeploymentState.CREATING, create_baseline=_baseline(before))
+        # First: whoever renews the lease must not write the push's progress over the new step's.
         self.progress = (0, 0)
+        await self._moves.move(DeploymentState.CREATING, create_baseline=_baseline(before))
         size_bytes = sum(file.size_bytes for file in ingest.files)
         silence = max(_MIN_SILENCE_SECONDS, size_bytes / _SLOWEST_CREATE_BYTES_PER_SECOND)
         layer_digest = ""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from ingest_service.vocabulary.records import Deployment, Failure, File, Ingest, NewEvent
+from ingest_service.vocabulary.states import DeploymentState
 
 INGEST_STATE = "ingest_state"
 FILE_STATE = "file_state"
 DEPLOYMENT_STATE = "deployment_state"
 DEPLOYMENT_STATUS = "deployment_status"
 NOTICE = "notice"
+
+_TELL_FAILURE = frozenset({DeploymentState.PENDING, DeploymentState.FAILED})
 
 
 def _failure(failure: Failure | None) -> dict[str, Any] | None:
@@ -50,7 +53,8 @@ def deployment_state(deployment: Deployment) -> NewEvent:
             "target": deployment.target,
             "state": str(deployment.state),
             "attempts": deployment.attempts,
-            "failure": _failure(deployment.failure),
+            # A step that goes well has none, even if the row still tells why the try before failed.
+            "failure": _failure(deployment.failure) if deployment.state in _TELL_FAILURE else None,
             "next_attempt_at": None if due is None else due.isoformat(),
         },
     )

@@ -104,6 +104,9 @@ class Change:
 
     def _put_deployment(self, deployment_id: str, state: DeploymentState, **values: Any) -> Deployment:
         old = next(d for d in self.after.deployments if d.id == deployment_id)
+        if state is not old.state:
+            # Progress is that of the present step; a new one has made none.
+            values = {"progress_bytes": 0, "progress_total_bytes": 0} | values
         new = replace(old, state=state, **values)
         deployments = tuple(new if d.id == deployment_id else d for d in self.after.deployments)
         self.after = replace(self.after, deployments=deployments)

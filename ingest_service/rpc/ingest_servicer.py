@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 
@@ -104,8 +105,10 @@ class IngestServicer(IngestServiceServicer):
         self, request: pb.WatchIngestRequest, context: Any
     ) -> AsyncIterator[pb.WatchIngestResponse]:
         ingest_id = parse_ingest_name(request.name)
-        async for item in self._watches.watch(ingest_id, request.after_sequence):
-            yield watch_message(item, self._clock())
+        # Closed here and now when the client leaves, not when the garbage collector comes by.
+        async with aclosing(self._watches.watch(ingest_id, request.after_sequence)) as items:
+            async for item in items:
+                yield watch_message(item, self._clock())
 
     async def CancelIngest(self, request: pb.CancelIngestRequest, context: Any) -> resources_pb2.Ingest:
         return ingest_message(await self._ingests.cancel(parse_ingest_name(request.name)))

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,9 +30,9 @@ def new_id() -> str:
     return f"id{next(_numbers)}"
 
 
-def digest(seed: int | str) -> str:
+def digest(seed: int) -> str:
     """A digest; which one follows from the seed."""
-    return f"sha256:{str(seed) * 64}"[:71].lower() if isinstance(seed, str) else f"sha256:{seed:064x}"
+    return f"sha256:{seed:064x}"
 
 
 def file(state: FileState = FileState.PENDING, **values: Any) -> File:
@@ -87,8 +88,6 @@ def ingest(
 
 
 def _with_ingest(part: File | Deployment, ingest_id: str) -> File | Deployment:
-    from dataclasses import replace
-
     return replace(part, ingest_id=ingest_id)
 
 
@@ -96,9 +95,7 @@ def forwarded(
     target: str = "default", state: DeploymentState = DeploymentState.PENDING, **values: Any
 ) -> Ingest:
     """A stored ingest with one deployment, which may be claimed."""
-    return ingest(
-        file(FileState.STORED), deployment(target, state, **values), state=IngestState.FORWARDING
-    )
+    return ingest(file(FileState.STORED), deployment(target, state, **values), state=IngestState.FORWARDING)
 
 
 async def insert(database: Database, *ingests: Ingest, events: Sequence[NewEvent] = ()) -> None:

@@ -1,4 +1,4 @@
-"""The database goes away and comes back: calls say BACKEND_DOWN meanwhile, and work again without a restart."""
+"""The database goes away and comes back: calls say BACKEND_DOWN, then work again without a restart."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_postgresql_stopped_in_the_middle_of_transactions(cluster: Postgre
         inside = asyncio.Barrier(len(many) + 1)
         stopped = asyncio.Event()
 
-        def work_on(index: int):  # noqa: ANN202
+        def work_on(index: int):
             async def work(tx: Transaction) -> None:
                 await tx.ingests.insert(many[index], ())
                 await inside.wait()

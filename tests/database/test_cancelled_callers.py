@@ -42,7 +42,7 @@ async def _is_whole(database: Database, one: Ingest) -> bool:
         {"ingests": 1, "files": 1, "deployments": 1, "events": 3},
         dict.fromkeys(counts, 0),
     )
-    return counts["ingests"] == 1
+    return bool(counts["ingests"])
 
 
 async def _idle_in_transaction(database: Database) -> list[Any]:

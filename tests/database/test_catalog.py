@@ -9,10 +9,10 @@ from ingest_service.lifecycle import Change
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Failure, Ingest, Model
 from ingest_service.vocabulary.states import DeploymentState, FileState, IngestState
-from tests.database.records import deployment, digest, file, get, ingest, insert, later
+from tests.database.records import NOON, deployment, digest, file, get, ingest, insert, later
 
 
-def _stored(seed: int, model: str = "a:latest", *, at: datetime = later(0)) -> Ingest:
+def _stored(seed: int, model: str = "a:latest", *, at: datetime = NOON) -> Ingest:
     return ingest(
         file(FileState.STORED, sha256=digest(seed)), model=model, state=IngestState.STORED, created_at=at
     )
@@ -57,7 +57,7 @@ async def test_at_most_twenty_earlier_digests_each_once_without_the_present(data
     assert found.earlier_digests == tuple(digest(seed) for seed in expected)
 
 
-async def _change(database: Database, one: Ingest, apply) -> None:  # noqa: ANN001
+async def _change(database: Database, one: Ingest, apply) -> None:
     async def work(tx: Transaction) -> None:
         before = await tx.ingests.lock(one.id)
         assert before is not None

@@ -9,7 +9,6 @@ from sqlalchemy import event
 
 from ingest_service.database import Database, Transaction
 from ingest_service.database.tables import deployments, files, ingests
-from ingest_service.vocabulary.states import DeploymentState, IngestState
 from tests.database.records import digest, forwarded, insert, later, sql
 from tests.database.test_claims import claim
 
@@ -27,7 +26,7 @@ async def _with_history(database: Database) -> None:
             ingests.insert(),
             [
                 {
-                    **common, "id": one, "model": one, "canonical_model": one, "state": str(IngestState.READY),
+                    **common, "id": one, "model": one, "canonical_model": one, "state": "READY",
                     "options": {}, "request_id": None, "request_fingerprint": None, "last_sequence": 0,
                     "created_at": later(0), "updated_at": later(0), "stored_at": later(0),
                 }
@@ -38,8 +37,9 @@ async def _with_history(database: Database) -> None:
             files.insert(),
             [
                 {
-                    **common, "id": f"f{one}", "ingest_id": one, "position": 0, "file_name": "m", "role": "MODEL",
-                    "state": "STORED", "size_bytes": 1, "committed_size": 1, "declared_sha256": None,
+                    **common, "id": f"f{one}", "ingest_id": one, "position": 0, "file_name": "m",
+                    "role": "MODEL", "state": "STORED", "size_bytes": 1, "committed_size": 1,
+                    "declared_sha256": None,
                     "sha256": digest(index), "deduplicated": False, "writer_epoch": 1,
                 }
                 for index, one in enumerate(ids)
@@ -50,7 +50,7 @@ async def _with_history(database: Database) -> None:
             [
                 {
                     **common, "id": f"d{one}", "ingest_id": one, "position": 0, "target": "default",
-                    "state": str(DeploymentState.READY), "attempts": 1, "fencing": 1, "lease_owner": None,
+                    "state": "READY", "attempts": 1, "fencing": 1, "lease_owner": None,
                     "lease_until_us": None, "next_attempt_at": None, "retry_until": None, "status": "",
                     "status_events": 0, "progress_bytes": 0, "progress_total_bytes": 0, "target_version": "",
                     "layer_digest": "", "manifest_digest": "", "create_baseline": None,

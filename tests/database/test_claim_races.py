@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
@@ -98,14 +99,14 @@ async def test_a_checkpoint_waits_for_the_end_of_its_file(database: Database) ->
 
 
 async def test_a_change_writes_no_more_than_what_changed(database: Database) -> None:
-    """A row that is written without need is a lease or a checkpoint undone when the lock is once forgotten."""
+    """A row written without need is a lease or a checkpoint undone when the lock is once forgotten."""
     one = ingest(file(FileState.UPLOADING), deployment("a"), deployment("b", next_attempt_at=later(5)))
     await insert(database, one)
     written: list[str] = []
 
     def ran(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if not statement.startswith(("SELECT", "BEGIN")):
-            written.append(statement.split(" (")[0].split(" SET ")[0])
+            written.append(" ".join(re.findall(r"^(INSERT INTO|UPDATE) (\w+)", statement)[0]))
 
     async def work(tx: Transaction) -> None:
         before = await tx.ingests.lock(one.id)

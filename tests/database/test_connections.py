@@ -58,7 +58,8 @@ async def test_a_missing_parent_is_refused(database: Database) -> None:
     with pytest.raises(IntegrityError):
         await sql(
             database,
-            "INSERT INTO events (ingest_id, sequence, created_at, kind, body) VALUES ('none', 1, 0, 'x', '{}')",
+            "INSERT INTO events (ingest_id, sequence, created_at, kind, body)"
+            " VALUES ('none', 1, 0, 'x', '{}')",
         )
 
 

@@ -1,4 +1,4 @@
-"""Two transactions that wait for each other: PostgreSQL ends one, and it is run again, unseen by its caller."""
+"""Two transactions that wait for each other: PostgreSQL ends one, and it runs again unseen by its caller."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def _crossed(database: Database) -> tuple[_Crossing, tuple[Ingest, Ingest]
 
 
 @pytest.fixture
-async def postgresql(postgres: PostgresCluster):  # noqa: ANN201
+async def postgresql(postgres: PostgresCluster):
     """Only PostgreSQL has row locks to wait for: SQLite's writers come one after the other."""
     database = Database(postgres.create_database("deadlock", "migrated"))
     yield database

@@ -75,9 +75,9 @@ async def test_processes_that_migrate_an_empty_database_at_once_all_succeed(
         for _ in range(3)
     ]  # fmt: skip
     outputs = [await process.communicate() for process in processes]
-    assert [(process.returncode, errors) for process, (_, errors) in zip(processes, outputs, strict=True)] == [
-        (0, b"")
-    ] * 3
+    assert [
+        (process.returncode, errors) for process, (_, errors) in zip(processes, outputs, strict=True)
+    ] == [(0, b"")] * 3
     said = sorted(output.decode() for output, _ in outputs)
     assert said == [f"schema: {_head()} -> {_head()}\n"] * 2 + [f"schema: none -> {_head()}\n"]
 

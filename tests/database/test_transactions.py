@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
@@ -78,8 +79,6 @@ async def _to_stored(database: Database, one: Ingest) -> None:
     async def work(tx: Transaction) -> None:
         before = await tx.ingests.lock(one.id)
         assert before is not None
-        from dataclasses import replace
-
         done = replace(before.files[0], state=FileState.STORED, committed_size=100)
         after = replace(before, state=IngestState.STORED, files=(done,))
         await tx.ingests.save(before, after, [_EVENT], later(1))

@@ -170,7 +170,10 @@ async def test_one_watch_too_many_is_refused_and_an_ended_one_makes_room(history
     assert watches.active == 0
 
 
-async def test_draining_ends_every_watch_and_takes_no_more(history: History) -> None:
+async def test_draining_ends_every_watch_at_once_and_takes_no_more(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest_service.events.watch._POLL_SECONDS", 3600.0)
     watching = [asyncio.create_task(history.numbers()) for _ in range(5)]
     async with asyncio.timeout(BOUND_SECONDS):
         while history.watches.active < 5:

@@ -73,10 +73,7 @@ async def test_a_push_is_torn_off(both_worlds: World, emulator: OllamaEmulator) 
 
 
 @pytest.mark.parametrize("ends", ["well", "badly", "unknown"])
-async def test_a_running_create_is_left_to_answer(
-    both_worlds: World, emulator: OllamaEmulator, ends: str
-) -> None:
-    world = both_worlds
+async def test_a_running_create_is_left_to_answer(world: World, emulator: OllamaEmulator, ends: str) -> None:
     stall = emulator.faults.add(Fault("stall", "create", after_line="parsing"))
     if ends == "badly":
         emulator.faults.add(Fault("error_line", "create", after_line="parsing", body="boom"))

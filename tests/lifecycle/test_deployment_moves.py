@@ -1,4 +1,4 @@
-"""Every state of a deployment against every move of a worker, with a lease that holds and one that does not."""
+"""Every state of a deployment against every move of a worker, under a lease that holds and one lost."""
 
 from __future__ import annotations
 

@@ -9,7 +9,13 @@ from __future__ import annotations
 from itertools import product
 
 from ingest_service.lifecycle import derive_state
-from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState, FileState, IngestState, is_done
+from ingest_service.vocabulary.states import (
+    DEPLOYMENT_MOVING,
+    DeploymentState,
+    FileState,
+    IngestState,
+    is_done,
+)
 from tests.lifecycle.parts import made
 
 Files = tuple[FileState, ...]
@@ -72,5 +78,7 @@ def test_what_is_done_has_nothing_that_can_move_once_its_bytes_are_there() -> No
 
 
 def test_every_state_but_expired_is_reached() -> None:
-    reached = {_derive(*parts, cancelling=cancelling) for parts in _COMBINATIONS for cancelling in (False, True)}
+    reached = {
+        _derive(*parts, cancelling=cancelling) for parts in _COMBINATIONS for cancelling in (False, True)
+    }
     assert reached == set(IngestState) - {IngestState.EXPIRED}

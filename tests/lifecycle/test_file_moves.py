@@ -36,7 +36,8 @@ _RECEIVING = {_F.UPLOADING, _F.VERIFYING}
 CASES = [
     (of_file, of_ingest)
     for of_file, of_ingest in product(FileState, IngestState)
-    if (of_file is _F.STORED) == (of_ingest in {IngestState.STORED, IngestState.FORWARDING, IngestState.READY})
+    if (of_file is _F.STORED)
+    == (of_ingest in {IngestState.STORED, IngestState.FORWARDING, IngestState.READY})
     or of_ingest in {IngestState.CANCELLING, IngestState.CANCELLED, IngestState.EXPIRED, IngestState.FAILED}
 ]
 Call = Callable[[FileMoves, File], Awaitable[object]]

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ingest_service.rpc.health_servicer import HealthService
 from ingest_service.rpc.server import SERVICE_NAMES
 from ingest_service.vocabulary.errors import StorageFailed
 from tests.conftest import StartService
@@ -115,3 +116,20 @@ async def test_a_drain_says_not_serving_to_every_watch_and_ends_it(service: Runn
     for call in calls:
         assert await next_status(call) == NOT_SERVING
         await refused(call.read(), "DRAINING")
+
+
+async def test_a_server_that_stops_says_so_without_being_told(service: RunningService) -> None:
+    call = watch(service.health)
+    assert await next_status(call) == SERVING
+    await asyncio.wait_for(service.service.rpc.stop(grace_seconds=600), GIVE_UP_SECONDS)
+    assert await next_status(call) == NOT_SERVING
+    await refused(call.read(), "DRAINING")
+
+
+async def test_after_a_drain_nothing_serves_again() -> None:
+    health = HealthService([])
+    health.set_serving(serving=True)
+    health.drain()
+    health.set_serving(serving=True)
+    answer = await health.Check(health_pb2.HealthCheckRequest(), None)
+    assert answer.status == NOT_SERVING
