@@ -12,14 +12,15 @@ from model_ingest.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 from ingest_service.ingests.service import Ingests
 from ingest_service.rpc.convert import model_message
 from ingest_service.rpc.names import MODEL_PAGES, page_limit, parse_model_resource, parse_name_prefix
+from ingest_service.rpc.not_served import NotServedYet
 
 
 def _not_served() -> Iterable[pb.VerifyModelResponse]:
-    raise NotImplementedError
+    raise NotServedYet
 
 
 class CatalogServicer(CatalogServiceServicer):
-    """Errors are raised as they are; the interceptor maps them (NotImplementedError to UNIMPLEMENTED)."""
+    """Errors are raised as they are; the interceptor maps them (NotServedYet to UNIMPLEMENTED)."""
 
     def __init__(self, ingests: Ingests) -> None:
         self._ingests = ingests
@@ -44,13 +45,13 @@ class CatalogServicer(CatalogServiceServicer):
             yield response
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Any) -> pb.DeleteModelResponse:
-        raise NotImplementedError
+        raise NotServedYet
 
     async def DeployModel(self, request: pb.DeployModelRequest, context: Any) -> resources_pb2.Ingest:
-        raise NotImplementedError
+        raise NotServedYet
 
     async def ImportFile(self, request: pb.ImportFileRequest, context: Any) -> resources_pb2.Ingest:
-        raise NotImplementedError
+        raise NotServedYet
 
     async def ListTargets(self, request: pb.ListTargetsRequest, context: Any) -> pb.ListTargetsResponse:
-        raise NotImplementedError
+        raise NotServedYet

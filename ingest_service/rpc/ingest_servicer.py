@@ -25,6 +25,7 @@ from ingest_service.rpc.names import (
     parse_file_name,
     parse_ingest_name,
 )
+from ingest_service.rpc.not_served import NotServedYet
 from ingest_service.rpc.parse import ingest_states, new_ingest
 from ingest_service.rpc.upload_call import end_unused, first_message, receive_file
 from ingest_service.vocabulary.errors import OptionUnsupported, StreamProtocol
@@ -114,7 +115,7 @@ class IngestServicer(IngestServiceServicer):
         return ingest_message(await self._ingests.cancel(parse_ingest_name(request.name)))
 
     async def RetryIngest(self, request: pb.RetryIngestRequest, context: Any) -> resources_pb2.Ingest:
-        raise NotImplementedError
+        raise NotServedYet
 
     async def GetCapabilities(self, request: pb.GetCapabilitiesRequest, context: Any) -> pb.Capabilities:
         seconds = self._limits.idle_seconds

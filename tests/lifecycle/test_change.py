@@ -189,3 +189,14 @@ def test_a_target_that_never_stops_talking_fills_no_table() -> None:
         one = change.after
     assert told == MAX_STATUS_EVENTS
     assert one.deployments[0].status == f"line {MAX_STATUS_EVENTS - 1}"
+
+
+def test_a_new_step_has_made_no_progress() -> None:
+    one = made([FileState.STORED], [DeploymentState.PUSHING])
+    change = Change(one, later(1))
+    part = one.deployments[0]
+    change.deployment(part.id, DeploymentState.PUSHING, progress_bytes=5, progress_total_bytes=9)
+    assert change.after.deployments[0].progress_bytes == 5
+    change.deployment(part.id, DeploymentState.CREATING)
+    after = change.after.deployments[0]
+    assert (after.progress_bytes, after.progress_total_bytes) == (0, 0)

@@ -91,7 +91,8 @@ class PostgresCluster:
                 stdin=subprocess.DEVNULL,
                 cwd=self._data.parent,
                 env=environment,
-                user=self._user,
+                # Another user means a real fork, which gRPC's threads do not like; only the server needs it.
+                user=None if program == "psql" else self._user,
                 timeout=deadline - time.monotonic(),
                 check=False,
             )

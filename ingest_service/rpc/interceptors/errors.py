@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 from grpc import aio
 
+from ingest_service.rpc.not_served import NotServedYet
 from ingest_service.rpc.status import CODES, to_status
 from ingest_service.rpc.undecodable import UndecodableMessage, checked, checked_stream, safe_deserializer
 from ingest_service.vocabulary.errors import IngestError
@@ -81,7 +82,7 @@ async def _refuse(error: Exception, context: Any, method: str) -> NoReturn:
     if isinstance(error, UndecodableMessage):
         message = "The message is no valid protobuf of this method's request type."
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
-    if isinstance(error, NotImplementedError):
+    if isinstance(error, NotServedYet):
         name = method.rpartition("/")[2]
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"This version does not serve {name} yet.")
     fault_id = secrets.token_hex(8)
