@@ -142,9 +142,16 @@ class Driver:
         await self._ready(ingest, layer_digest or shown.layer_digest)
 
     async def _settled(self, ingest: Ingest, deployment: Deployment) -> bool:
-        """A create whose answer was not seen: if `show` differs from before, it worked after all."""
+        """A create whose answer was not seen: if `show` differs from before and has our bytes, it worked.
+
+        Differing alone proves nothing: another ingest of the name, or anybody with the target's own tools,
+        may have put other bytes there meanwhile. Where Ollama rewrites the bytes (0.30.0 to 0.34.0) the layer's
+        digest is mostly another one, and the answer is to create again, which changes nothing if it worked.
+        """
         now = await self._client.show(ingest.model)
         if now is None or _baseline(now) == deployment.create_baseline:
+            return False
+        if now.layer_digest != _digest(ingest.files[0]):
             return False
         await self._moves.notice("The answer to create was lost; the target shows the model.")
         await self._ready(ingest, now.layer_digest)

@@ -94,7 +94,7 @@ class IngestServicer(IngestServiceServicer):
         before = INGEST_PAGES.read(request.page_token)
         ingests, more = await self._ingests.page(
             model=request.model,
-            states=ingest_states(list(request.states)),
+            states=ingest_states(request.states),
             before_number=None if before is None else int(before),
             limit=page_limit(request.page_size),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
@@ -11,9 +12,20 @@ from ingest_service.ingests.requests import NewFile, NewIngest
 from ingest_service.vocabulary.errors import ArgumentInvalid, OptionUnsupported
 from ingest_service.vocabulary.states import FileRole, IngestState
 
+#: More than any model has; each costs work on the event loop before the domain sees it.
+_MAX_FILES = 1024
+_MAX_TARGETS = 1024
+_MAX_OPTIONS_BYTES = 256 * 1024
+
 
 def new_ingest(request: ingest_service_pb2.CreateIngestRequest) -> NewIngest:
-    """What the client asks for; the domain judges it. Raises OptionUnsupported."""
+    """What the client asks for; the domain judges it. Raises OptionUnsupported, ArgumentInvalid."""
+    if len(request.files) > _MAX_FILES:
+        raise OptionUnsupported(f"An ingest has at most {_MAX_FILES} files.", field="files")
+    if len(request.targets) > _MAX_TARGETS:
+        raise ArgumentInvalid(f"An ingest has at most {_MAX_TARGETS} targets.", field="targets")
+    if request.options.ByteSize() > _MAX_OPTIONS_BYTES:
+        raise OptionUnsupported(f"Options have at most {_MAX_OPTIONS_BYTES} bytes.", field="options")
     return NewIngest(
         model=request.model,
         files=tuple(_new_file(file, index) for index, file in enumerate(request.files)),
@@ -24,15 +36,18 @@ def new_ingest(request: ingest_service_pb2.CreateIngestRequest) -> NewIngest:
     )
 
 
-def ingest_states(states: list[resources_pb2.Ingest.State.ValueType]) -> list[IngestState]:
+def ingest_states(states: Sequence[resources_pb2.Ingest.State.ValueType]) -> list[IngestState]:
     """The states to list. Raises ArgumentInvalid for one that is none."""
     names = {value: IngestState(name.removeprefix("STATE_")) for name, value in _STATES if value}
+    if len(states) > _MAX_STATES:
+        raise ArgumentInvalid(f"At most {_MAX_STATES} states can be asked for.", field="states")
     try:
-        return [names[state] for state in states]
+        return sorted({names[state] for state in states})
     except KeyError:
         raise ArgumentInvalid("There is no such state.", field="states") from None
 
 
+_MAX_STATES = 64
 _STATES = tuple(resources_pb2.Ingest.State.items())
 _ROLES = {
     value: FileRole(name.removeprefix("ROLE_")) for name, value in resources_pb2.File.Role.items() if value

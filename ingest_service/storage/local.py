@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import re
+import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -135,7 +136,8 @@ class LocalBlobStore:
             await self._executor.run(os.close, descriptor)
 
     async def probe(self) -> None:
-        path = self._uploads / f".probe-{os.getpid()}"
+        # Not the process id: in two containers on one volume both may be 1.
+        path = self._uploads / f".probe-{secrets.token_hex(8)}"
 
         def probe() -> None:
             posix.write_durably(path, _PROBE, 0o600)

@@ -27,17 +27,18 @@ def storage_error(error: OSError) -> IngestError:
 def write_all(descriptor: int, offset: int, buffers: Sequence[Buffer]) -> None:
     """pwritev until everything is written: a short write is legal and is gone on with."""
     views = [memoryview(buffer) for buffer in buffers if len(buffer)]
-    while views:
-        written = os.pwritev(descriptor, views[:_MAX_VECTORS], offset)
+    first = 0
+    while first < len(views):
+        written = os.pwritev(descriptor, views[first : first + _MAX_VECTORS], offset)
         if written == 0:
             raise OSError(errno.EIO, "a write wrote nothing")
         offset += written
         while written:
-            if written >= len(views[0]):
-                written -= len(views[0])
-                views.pop(0)
+            if written >= len(views[first]):
+                written -= len(views[first])
+                first += 1
             else:
-                views[0] = views[0][written:]
+                views[first] = views[first][written:]
                 written = 0
 
 

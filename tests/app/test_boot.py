@@ -75,7 +75,9 @@ def test_a_database_out_of_reach(tmp_path: Path) -> None:
         port = probe.getsockname()[1]
     url = f"postgresql+asyncpg://somebody:secret@127.0.0.1:{port}/ingest"
     result = run("serve", environment(tmp_path / "data", url))
-    assert_refused(result, "INGEST_DATABASE_URL", "cannot be opened", "start the database", "Connection refused")
+    assert_refused(
+        result, "INGEST_DATABASE_URL", "cannot be opened", "start the database", "Connection refused"
+    )
     assert "secret" not in result.stderr
 
 

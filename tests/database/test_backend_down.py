@@ -48,6 +48,17 @@ async def test_postgresql_stopped_and_started_again(cluster: PostgresCluster, mo
         assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
+async def test_postgresql_restarted_unseen_between_two_calls(cluster: PostgresCluster) -> None:
+    """The pooled connections are dead by then, and nobody has noticed: no call may pay for it."""
+    async with opened(cluster.url("up"), pool_size=2) as database:
+        await migrate(database)
+        await asyncio.gather(*(database.read(lambda tx: tx.models.count()) for _ in range(2)))
+        await asyncio.to_thread(cluster.stop, "immediate")
+        await asyncio.to_thread(cluster.start)
+        for _ in range(3):
+            await insert(database, ingest())
+
+
 async def test_postgresql_stopped_in_the_middle_of_transactions(cluster: PostgresCluster) -> None:
     async with opened(cluster.url("up"), pool_size=4) as database:
         await migrate(database)

@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import event
 
-from ingest_service.database import Database, Transaction
+from ingest_service.database import Database, Lease, Transaction
 from ingest_service.vocabulary.records import NewEvent
 from ingest_service.vocabulary.states import DeploymentState, FileState
-from tests.database.records import deployment, file, forwarded, get, ingest, insert, later, sql
+from tests.database.records import deployment, file, forwarded, get, ingest, insert, later, opened, sql
 from tests.database.test_claims import claim, renew
+from tests.support.postgres import PostgresCluster
 
 _EVENT = NewEvent("notice", {"message": "x"})
 
@@ -127,3 +128,20 @@ async def test_a_save_with_an_old_look_at_a_waiting_deployment_keeps_its_lease(d
     await database.transact(lambda tx: tx.ingests.save(stale, stale, [_EVENT], later(1)))
     assert await sql(database, "SELECT lease_owner FROM deployments") == [("me",)]
     assert await claim(database, owner="other") is None
+
+
+async def test_a_claimant_passes_by_what_somebody_else_is_changing(postgres: PostgresCluster) -> None:
+    """Only PostgreSQL lets it: on SQLite it would wait for its turn to write."""
+    async with opened(postgres.create_database("passing", "migrated")) as database:
+        oldest, next_one = forwarded(), forwarded()
+        await insert(database, oldest, next_one)
+
+        async def work(tx: Transaction) -> Lease | None:
+            await tx.ingests.lock(oldest.id)
+            async with asyncio.timeout(10):
+                return await asyncio.create_task(claim(database))
+
+        found = await database.transact(work)
+        assert found is not None
+        assert found.ingest_id == next_one.id
+    postgres.drop_database("passing")

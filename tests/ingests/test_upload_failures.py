@@ -13,6 +13,7 @@ from ingest_service.vocabulary.errors import (
     IngestError,
     StorageFailed,
     StorageFull,
+    UploadClosed,
     UploadStalled,
 )
 from ingest_service.vocabulary.reasons import Reason
@@ -79,7 +80,9 @@ async def test_an_unforeseen_fault_fails_the_upload_and_is_logged(
         assert "RuntimeError: secret" in caplog.text
 
 
-@pytest.mark.parametrize("error", [Draining(), UploadStalled(), BackendDown(), RuntimeError("boom")])
+@pytest.mark.parametrize(
+    "error", [UploadClosed(), Draining(), UploadStalled(), BackendDown(), RuntimeError("boom")]
+)
 async def test_an_upload_that_was_cut_off_is_an_interruption_whoever_cut_it(
     parts: Parts, error: Exception
 ) -> None:
@@ -124,10 +127,19 @@ async def test_patience_ends_with_the_service_and_the_bytes_stay(parts: Parts) -
     pushed = asyncio.create_task(parts.push(ingest, DATA))
     await gate.reached.wait()
     await pushed
-    parts.hooks.before["transact"] = raising(BackendDown())
+    stopping = asyncio.Event()
+    last_try = raising(BackendDown(), times=1)
+
+    async def away() -> None:
+        if not stopping.is_set():
+            raise BackendDown
+        await last_try()
+
+    parts.hooks.before["transact"] = away
     former = parts.hooks.calls["transact"]
     gate.open()
     await eventually(lambda: parts.hooks.calls["transact"] > former)
+    stopping.set()
     async with asyncio.timeout(30):
         await parts.uploads.close()
     parts.hooks.before.clear()
