@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, event, text
 from ingest_service.database import Database, Transaction, connect
 from ingest_service.database.migrate import migrate
 from ingest_service.vocabulary.errors import BackendDown, StorageFull
-from tests.database.records import ingest, insert, opened, sql
+from tests.database.records import ingest, insert, opened, sql, until
 from tests.support.postgres import PostgresCluster
 
 
@@ -92,10 +93,13 @@ async def test_postgresql_stopped_in_the_middle_of_transactions(cluster: Postgre
 
 
 async def test_a_database_that_is_not_there(postgres: PostgresCluster, tmp_path: Path) -> None:
+    threads = threading.active_count()
     for url in (postgres.url("nowhere"), f"sqlite+aiosqlite:///{tmp_path / 'missing' / 'x.db'}"):
         async with opened(url) as database:
             with pytest.raises(BackendDown):
                 await database.read(lambda tx: tx.models.count())
+    # The thread of a SQLite connection that never came about ends by itself, and needs the loop for it.
+    await until(lambda: threading.active_count() <= threads)
 
 
 async def test_a_row_that_another_holds_for_too_long_on_postgresql(postgres: PostgresCluster) -> None:

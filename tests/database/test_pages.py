@@ -31,34 +31,34 @@ async def _models(database: Database, prefix: str, limit: int) -> list[str]:
         after = more
 
 
-@pytest.mark.parametrize("limit", [1, 3, len(_NAMES) - 1, len(_NAMES), 100])
-async def test_models_by_name(database: Database, limit: int) -> None:
+async def test_models_by_name(database: Database) -> None:
     await _fill(database)
-    # Names are stored case-folded.
-    assert await _models(database, "", limit) == sorted(name.lower() for name in _NAMES)
+    for limit in (1, 3, len(_NAMES) - 1, len(_NAMES), 100):
+        # Names are stored case-folded.
+        assert await _models(database, "", limit) == sorted(name.lower() for name in _NAMES)
 
 
-@pytest.mark.parametrize(
-    ("prefix", "found"),
-    [
-        ("a_", ["a_b:1"]),
-        ("a%", ["a%b:1"]),
-        ("a\\", ["a\\b:1"]),
-        ("%", []),
-        ("_", []),
-        ("/", []),
-        ("ns/", ["ns/a:latest"]),
-        ("b:latest", ["b:latest"]),
-        ("b:latestx", []),
-    ],
-)
-async def test_a_prefix_is_no_pattern(database: Database, prefix: str, found: list[str]) -> None:
+_FOUND = {
+    "a_": ["a_b:1"],
+    "a%": ["a%b:1"],
+    "a\\": ["a\\b:1"],
+    "%": [],
+    "_": [],
+    "/": [],
+    "ns/": ["ns/a:latest"],
+    "b:latest": ["b:latest"],
+    "b:latestx": [],
+}
+
+
+async def test_a_prefix_is_no_pattern(database: Database) -> None:
     await _fill(database)
-    for limit in (1, 100):
-        assert await _models(database, prefix, limit) == found
+    for prefix, found in _FOUND.items():
+        for limit in (1, 100):
+            assert await _models(database, prefix, limit) == found
 
 
-@pytest.mark.parametrize("limit", [1, 2, 4, 5, 6])
+@pytest.mark.parametrize("limit", [1, 4, 5])
 async def test_ingests_newest_first(database: Database, limit: int) -> None:
     many = [ingest(file(), deployment(f"t{index}")) for index in range(5)]
     await insert(database, *many)

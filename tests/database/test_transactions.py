@@ -119,23 +119,28 @@ async def test_listeners_hear_of_commits_that_made_events_and_of_no_others(datab
     assert heard == [one.id]
 
 
-@pytest.mark.parametrize(
-    ("sqlstate", "expected"),
-    [
-        ("53100", StorageFull),
-        ("53200", BackendDown),
-        ("57P03", BackendDown),
-        ("08006", BackendDown),
-        ("25006", BackendDown),
-        ("55P03", BackendDown),
-        ("40P01", BackendDown),
-        ("40001", BackendDown),
-        ("22012", DBAPIError),
-    ],
-)
-async def test_what_postgresql_answers_is_told_in_the_houses_words(
-    postgres: PostgresCluster, sqlstate: str, expected: type[Exception]
-) -> None:
+_SQLSTATES: dict[str, type[Exception]] = {
+    "53100": StorageFull,
+    "53200": BackendDown,
+    "57P03": BackendDown,
+    "08006": BackendDown,
+    "25006": BackendDown,
+    "55P03": BackendDown,
+    "40P01": BackendDown,
+    "40001": BackendDown,
+    "22012": DBAPIError,
+}
+
+
+async def test_what_postgresql_answers_is_told_in_the_houses_words(postgres: PostgresCluster) -> None:
+    name = f"words_{new_id()}"
+    async with opened(postgres.create_database(name)) as database:
+        for sqlstate, expected in _SQLSTATES.items():
+            await _check_words(database, sqlstate, expected)
+    postgres.drop_database(name)
+
+
+async def _check_words(database: Database, sqlstate: str, expected: type[Exception]) -> None:
     runs = 0
 
     async def work(tx: Transaction) -> None:
@@ -145,12 +150,9 @@ async def test_what_postgresql_answers_is_told_in_the_houses_words(
             text(f"DO $$ BEGIN RAISE EXCEPTION 'secret words' USING ERRCODE = '{sqlstate}'; END $$")
         )
 
-    name = f"words_{new_id()}"
-    async with opened(postgres.create_database(name)) as database:
-        with pytest.raises(expected) as caught:
-            await database.transact(work)
-        if isinstance(caught.value, IngestError):
-            assert "secret words" not in caught.value.message
-        assert runs == (4 if sqlstate in {"40P01", "40001"} else 1)
-        assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-    postgres.drop_database(name)
+    with pytest.raises(expected) as caught:
+        await database.transact(work)
+    if isinstance(caught.value, IngestError):
+        assert "secret words" not in caught.value.message
+    assert runs == (4 if sqlstate in {"40P01", "40001"} else 1)
+    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]

@@ -154,3 +154,12 @@ async def test_a_file_that_is_no_model_is_refused_before_the_rest_of_it_is_sent(
         await session.chunk(0, b"<html>" + bytes(57), None)
         with pytest.raises(FormatInvalid):
             await session.chunk(63, b"x", None)
+
+
+async def test_bytes_beyond_the_declared_size_are_refused_before_they_are_written(parts: Parts) -> None:
+    ingest = await parts.create(DATA)
+    async with parts.uploads.receive(ingest.id, "model.gguf") as session:
+        assert isinstance(session, UploadSession)
+        await session.chunk(0, DATA, None)
+        with pytest.raises(SizeMismatch, match=f"this chunk ends at {len(DATA) + 1}"):
+            await session.chunk(len(DATA), b"x", None)

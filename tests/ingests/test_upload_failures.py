@@ -111,7 +111,8 @@ async def test_a_word_of_stored_bytes_is_brought_to_the_database_with_patience(p
     ingest = await parts.create(DATA)
     pushed = asyncio.create_task(parts.push(ingest, DATA))
     await gate.reached.wait()
-    assert (await pushed).state is FileState.PUBLISHING
+    assert (await pushed).state is not FileState.STORED
+    assert (await parts.file(ingest)).state is FileState.PUBLISHING
     parts.hooks.before["transact"] = raising(BackendDown(), times=3)
     former = parts.hooks.calls["transact"]
     gate.open()
