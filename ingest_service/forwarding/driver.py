@@ -145,8 +145,8 @@ class Driver:
         """A create whose answer was not seen: if `show` differs from before and has our bytes, it worked.
 
         Differing alone proves nothing: another ingest of the name, or anybody with the target's own tools,
-        may have put other bytes there meanwhile. Where Ollama rewrites the bytes (0.30.0 to 0.34.0) the layer's
-        digest is mostly another one, and the answer is to create again, which changes nothing if it worked.
+        may have put other bytes there meanwhile. Where Ollama rewrites the bytes (0.30.0 to 0.34.0) the
+        layer's digest is mostly another one; then create comes again, which changes nothing if it worked.
         """
         now = await self._client.show(ingest.model)
         if now is None or _baseline(now) == deployment.create_baseline:

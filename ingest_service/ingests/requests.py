@@ -59,11 +59,7 @@ def check_new_ingest(request: NewIngest, limits: Limits, known_targets: Sequence
     ArgumentInvalid, each naming its field.
     """
     name = parse_model_name(request.model)
-    if len(request.request_id) > _MAX_REQUEST_ID_CHARACTERS or not request.request_id.isprintable():
-        raise ArgumentInvalid(
-            f"A request_id has at most {_MAX_REQUEST_ID_CHARACTERS} printable characters.",
-            field="request_id",
-        )
+    check_request_id(request.request_id)
     for option in request.options:
         raise OptionUnsupported(
             "This version takes no create options; leave it out.", field=f"options.{option}"
@@ -75,6 +71,15 @@ def check_new_ingest(request: NewIngest, limits: Limits, known_targets: Sequence
         _check_file(file, f"files[{index}]", limits, seen)
     _check_targets(request, known_targets)
     return name
+
+
+def check_request_id(request_id: str) -> None:
+    """Raises ArgumentInvalid unless it can be one."""
+    if len(request_id) > _MAX_REQUEST_ID_CHARACTERS or not request_id.isprintable():
+        raise ArgumentInvalid(
+            f"A request_id has at most {_MAX_REQUEST_ID_CHARACTERS} printable characters.",
+            field="request_id",
+        )
 
 
 def _check_file(file: NewFile, field_path: str, limits: Limits, seen: set[str]) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from ingest_service.database import Conflict, Database, Transaction
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.names import ModelName, parse_model_name
-from ingest_service.ingests.requests import NewFile, NewIngest, check_new_ingest
+from ingest_service.ingests.requests import NewFile, NewIngest, check_new_ingest, check_request_id
 from ingest_service.lifecycle import Change
 from ingest_service.storage import BlobStore
 from ingest_service.vocabulary.errors import IngestNotFound, ModelNotFound, RequestIdReused, StorageFull
@@ -49,15 +49,18 @@ class Ingests:
 
         Raises the errors of `check_new_ingest`, RequestIdReused, StorageFull.
         """
+        # First of all: what was accepted once stays accepted, whatever has become of room and settings since.
+        former = await self._made_before(request)
+        if former is not None:
+            return former
         name = check_new_ingest(request, self._limits, self._targets)
         present = {file.sha256 for file in request.files if await self._is_in_store(file)}
         await self._check_room(request, present)
 
         async def work(tx: Transaction) -> Ingest:
-            if request.request_id:
-                former = await tx.ingests.by_request_id(request.request_id)
-                if former is not None:
-                    return self._same(former, request)
+            raced = await tx.ingests.by_request_id(request.request_id) if request.request_id else None
+            if raced is not None:
+                return self._same(raced, request)
             stored = [
                 file.sha256
                 for file in request.files
@@ -125,6 +128,13 @@ class Ingests:
         return await self._database.read(
             lambda tx: tx.models.page(prefix=prefix.lower(), after=after, limit=limit)
         )
+
+    async def _made_before(self, request: NewIngest) -> Ingest | None:
+        check_request_id(request.request_id)
+        if not request.request_id:
+            return None
+        former = await self._database.read(lambda tx: tx.ingests.by_request_id(request.request_id))
+        return None if former is None else self._same(former, request)
 
     async def _is_in_store(self, file: NewFile) -> bool:
         if not file.sha256:

@@ -6,6 +6,7 @@ import asyncio
 
 from model_ingest.v1 import resources_pb2
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest
+
 from tests.conftest import StartService
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import create_request, digest, gguf, push, send, upload_messages

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import grpc
 import pytest
-
 from model_ingest.v1 import resources_pb2
 from model_ingest.v1.ingest_service_pb2 import CreateIngestRequest, FileSpec, ListIngestsRequest
+
 from tests.support.service import RunningService
 
 
 async def test_a_list_of_states_longer_than_there_are_states(service: RunningService) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await service.ingests.ListIngests(ListIngestsRequest(states=[1] * 300_000))
+        await service.ingests.ListIngests(
+            ListIngestsRequest(states=[resources_pb2.Ingest.STATE_READY] * 300_000)
+        )
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     every = [value for value in resources_pb2.Ingest.State.values() if value]
     assert not (await service.ingests.ListIngests(ListIngestsRequest(states=every * 2))).ingests
