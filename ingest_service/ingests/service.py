@@ -133,7 +133,7 @@ class Ingests:
         check_request_id(request.request_id)
         if not request.request_id:
             return None
-        former = await self._database.read(lambda tx: tx.ingests.by_request_id(request.request_id))
+        former = await self._database.transact(lambda tx: tx.ingests.by_request_id(request.request_id))
         return None if former is None else self._same(former, request)
 
     async def _is_in_store(self, file: NewFile) -> bool:
