@@ -35,7 +35,7 @@ demo: $(RUNTIME) ## bring one model in, end to end (MODEL=path, OLLAMA_URL=..., 
 	$(BIN)/python scripts/demo.py
 
 test: $(DEV) ## all tests, on SQLite and PostgreSQL
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 serve: $(RUNTIME) ## run the service in the foreground
 	$(BIN)/python -m ingest_service serve
