@@ -107,12 +107,13 @@ async def test_a_long_create_keeps_its_lease_over_many_of_its_lengths(
     world = both_worlds
     stall = emulator.faults.add(Fault("stall", "create", after_line=1))
     ingest_id = await world.stored(gguf())
-    world.worker(owner="first", lease_seconds=0.5)
+    # Long enough that a busy machine still renews in time: a lease that runs out there is no fault.
+    world.worker(owner="first", lease_seconds=2)
     await stall.wait_stalled()
-    world.worker(owner="second", lease_seconds=0.5)
+    world.worker(owner="second", lease_seconds=2)
     for _ in range(30):
-        assert await world.claim("thief", 0.5) is None
-        await asyncio.sleep(0.05)
+        assert await world.claim("thief", 2) is None
+        await asyncio.sleep(0.2)
     stall.release()
     ingest = await world.done(ingest_id)
     assert ingest.deployments[0].attempts == 1
