@@ -18,10 +18,12 @@ from ingest_service.database import Database
 from ingest_service.database.migrate import SchemaTooNew, migrate
 from ingest_service.events import Hub, Watches
 from ingest_service.forwarding import ForwardingSettings, Target, Worker
-from ingest_service.ingests.boot import Recovery, WrongStore, check_identity
+from ingest_service.ingests.identity import WrongStore, check_identity
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.readiness import Readiness
+from ingest_service.ingests.recovery import Recovery
 from ingest_service.ingests.service import Ingests
+from ingest_service.ingests.sweep import Sweeper, SweepReport, SweepSettings
 from ingest_service.ingests.uploads import Uploads
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
@@ -61,6 +63,9 @@ class Service:
             checkpoint_bytes=settings.checkpoint_bytes,
             checkpoint_seconds=settings.checkpoint_seconds,
             idle_seconds=settings.upload_idle_seconds,
+            min_bytes_per_minute=settings.upload_min_bytes_per_minute,
+            max_uploads=settings.max_uploads,
+            free_floor_bytes=settings.free_floor_bytes,
             require_digest=settings.require_digest,
         )
         self.executor = FileExecutor(settings.file_threads)
@@ -88,6 +93,19 @@ class Service:
             owner=new_id(),
             clock=now,
         )
+        self.recovery = Recovery(self.database, self.store, clock=now)
+        self.sweeper = Sweeper(
+            self.database,
+            self.store,
+            self.recovery,
+            SweepSettings(
+                period_seconds=settings.sweep_seconds,
+                upload_expiry_seconds=settings.upload_expiry_seconds,
+                blob_grace_seconds=settings.blob_grace_seconds,
+            ),
+            owner=new_id(),
+            clock=now,
+        )
         self.rpc = RpcServer(
             IngestServicer(
                 self.ingests,
@@ -108,13 +126,8 @@ class Service:
     async def start(self) -> None:
         """Everything a boot checks and puts right, then SERVING. Raises StartError; `stop` cleans up."""
         _log.info("starting", extra=self._settings.public())
-        await self._open_directory()
-        await self._open_database()
-        try:
-            store_id = await check_identity(self.database, self._settings.data_dir, self.executor, new_id)
-        except WrongStore as error:
-            raise StartError(str(error)) from error
-        await Recovery(self.database, self.store, clock=now).run()
+        store_id = await self.open()
+        await self.recovery.at_boot()
         await self._log_contents(store_id)
         try:
             self.port = await self.rpc.start(self._settings.listen)
@@ -124,6 +137,7 @@ class Service:
                 " not this machine's? Choose another."
             ) from error
         self.worker.start()
+        self.sweeper.start()
         await self.readiness.start()
         _log.info("serving", extra={"listen": self._settings.listen, "port": self.port})
 
@@ -139,9 +153,23 @@ class Service:
         await stopping
         await self.uploads.close()
         await self.worker.stop()
+        await self.sweeper.stop()
+        await self.close_store()
+        _log.info("stopped")
+
+    async def open(self) -> str:
+        """Opens directory and database and checks that they belong together; answers the store's id."""
+        await self._open_directory()
+        await self._open_database()
+        try:
+            return await check_identity(self.database, self._settings.data_dir, self.executor, new_id)
+        except WrongStore as error:
+            raise StartError(str(error)) from error
+
+    async def close_store(self) -> None:
+        """Closes what `open` opened."""
         await self.database.close()
         self.executor.close()
-        _log.info("stopped")
 
     async def _open_directory(self) -> None:
         directory = self._settings.data_dir
@@ -204,6 +232,16 @@ async def serve(settings: Settings) -> None:
             await service.stop(0.0)
         raise
     await service.stop()
+
+
+async def sweep_once(settings: Settings, *, dry_run: bool, beyond_brake: bool) -> SweepReport | None:
+    """One sweep beside whatever else runs; None if another process is at it. Raises StartError."""
+    service = Service(settings)
+    try:
+        await service.open()
+        return await service.sweeper.run(dry_run=dry_run, beyond_brake=beyond_brake)
+    finally:
+        await service.close_store()
 
 
 async def migrate_only(settings: Settings) -> tuple[str | None, str]:
