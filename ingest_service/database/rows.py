@@ -8,15 +8,8 @@ from typing import Any
 from sqlalchemy import RowMapping as Row
 
 from ingest_service.vocabulary.reasons import Reason
-from ingest_service.vocabulary.records import Blob, Deployment, Event, Failure, File, Ingest
+from ingest_service.vocabulary.records import Blob, Deployment, Event, Failure, File, Ingest, failure_to_json
 from ingest_service.vocabulary.states import BlobState, DeploymentState, FileRole, FileState, IngestState
-
-
-def failure_to_json(failure: Failure | None) -> dict[str, Any] | None:
-    """What the failure columns hold."""
-    if failure is None:
-        return None
-    return {"reason": str(failure.reason), "message": failure.message, "metadata": dict(failure.metadata)}
 
 
 def failure_from_json(data: Mapping[str, Any] | None) -> Failure | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ingest_service.vocabulary.records import Deployment, Failure, File, Ingest, NewEvent
+from ingest_service.vocabulary.records import Deployment, File, Ingest, NewEvent, failure_to_json
 from ingest_service.vocabulary.states import DeploymentState
 
 INGEST_STATE = "ingest_state"
@@ -16,16 +14,10 @@ NOTICE = "notice"
 _TELL_FAILURE = frozenset({DeploymentState.PENDING, DeploymentState.FAILED})
 
 
-def _failure(failure: Failure | None) -> dict[str, Any] | None:
-    if failure is None:
-        return None
-    return {"reason": str(failure.reason), "message": failure.message, "metadata": dict(failure.metadata)}
-
-
 def ingest_state(ingest: Ingest, *, passing: bool = False) -> NewEvent:
     """The ingest moved; `passing`: through this state, to the next one in the same transaction."""
     done = ingest.done and not passing
-    body = {"state": str(ingest.state), "done": done, "failure": _failure(ingest.failure)}
+    body = {"state": str(ingest.state), "done": done, "failure": failure_to_json(ingest.failure)}
     return NewEvent(INGEST_STATE, body)
 
 
@@ -39,7 +31,7 @@ def file_state(file: File) -> NewEvent:
             "committed_size": file.committed_size,
             "sha256": file.sha256 or "",
             "deduplicated": file.deduplicated,
-            "failure": _failure(file.failure),
+            "failure": failure_to_json(file.failure),
         },
     )
 
@@ -54,7 +46,7 @@ def deployment_state(deployment: Deployment) -> NewEvent:
             "state": str(deployment.state),
             "attempts": deployment.attempts,
             # A step that goes well has none, even if the row still tells why the try before failed.
-            "failure": _failure(deployment.failure) if deployment.state in _TELL_FAILURE else None,
+            "failure": failure_to_json(deployment.failure) if deployment.state in _TELL_FAILURE else None,
             "next_attempt_at": None if due is None else due.isoformat(),
         },
     )

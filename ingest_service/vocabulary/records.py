@@ -27,6 +27,13 @@ class Failure:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
+def failure_to_json(failure: Failure | None) -> dict[str, Any] | None:
+    """A failure as plain JSON data: what its columns and its events hold."""
+    if failure is None:
+        return None
+    return {"reason": str(failure.reason), "message": failure.message, "metadata": dict(failure.metadata)}
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """One file of an ingest. `committed_size` counts durable bytes only."""

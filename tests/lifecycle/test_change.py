@@ -9,7 +9,7 @@ from itertools import product
 from ingest_service.lifecycle import Change, bodies, derive_state
 from ingest_service.lifecycle.change import MAX_STATUS_EVENTS
 from ingest_service.vocabulary.reasons import Reason
-from ingest_service.vocabulary.records import Failure, Ingest, NewEvent
+from ingest_service.vocabulary.records import Failure, Ingest, NewEvent, failure_to_json
 from ingest_service.vocabulary.states import (
     DEPLOYMENT_MOVING,
     FILE_OPEN,
@@ -128,7 +128,7 @@ def test_a_failed_or_cancelled_ingest_says_why_and_no_other_does() -> None:
             continue
         state = change.after.state
         why = change.after.failure
-        assert words[-1].body["failure"] == (None if why is None else bodies._failure(why))
+        assert words[-1].body["failure"] == (None if why is None else failure_to_json(why))
         if state is IngestState.CANCELLED:
             assert why is not None
             assert why.reason is Reason.UPLOAD_CLOSED
