@@ -35,6 +35,7 @@ demo: $(RUNTIME) ## bring one model in, end to end (MODEL=path, OLLAMA_URL=..., 
 	$(BIN)/python scripts/demo.py
 
 test: $(DEV) ## all tests, on SQLite and PostgreSQL
+	@sh scripts/test_needs.sh
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 serve: $(RUNTIME) ## run the service in the foreground
@@ -67,6 +68,7 @@ bench: $(DEV) ## benchmarks
 	@echo "make bench: not there yet (see README, What is not there yet)" >&2; exit 2
 
 soak: $(DEV) ## the tests that take minutes
+	@sh scripts/test_needs.sh
 	$(BIN)/python -m pytest -m soak --override-ini timeout=3600
 
 fuzz: $(DEV) ## fuzzers of the file readers

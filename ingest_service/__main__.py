@@ -6,12 +6,13 @@ import argparse
 import asyncio
 import sys
 
-from ingest_service.app import StartError, migrate_only, serve
-from ingest_service.config import PREFIX, SETTINGS, SettingError, load_settings
-from ingest_service.process import tune_allocator
+from ingest_service.app import StartError, migrate_only, serve, sweep_once
+from ingest_service.config import PREFIX, SETTINGS, SettingError, Settings, load_settings
+from ingest_service.process import allow_many_descriptors, tune_allocator
 from ingest_service.telemetry.logs import configure_logs
 
 _WRONG_USE = 2
+_BUSY = 1
 
 
 def _settings_help() -> str:
@@ -30,24 +31,47 @@ def _parser() -> argparse.ArgumentParser:
         ("serve", "run the service until SIGTERM"),
         ("migrate", "bring the database's schema up to date"),
         ("check", "check the settings and print them"),
+        ("sweep", "expire old uploads and remove unreferenced bytes, once, beside a running service"),
     ):
-        commands.add_parser(
+        added = commands.add_parser(
             name,
             help=text,
             description=text,
             epilog=_settings_help(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        if name == "sweep":
+            added.add_argument("--dry-run", action="store_true", help="only say what would go")
+            added.add_argument(
+                "--beyond-brake", action="store_true", help="even more than a tenth of the store's bytes"
+            )
     return parser
+
+
+def _sweep(settings: Settings, arguments: argparse.Namespace) -> int:
+    report = asyncio.run(sweep_once(settings, dry_run=arguments.dry_run, beyond_brake=arguments.beyond_brake))
+    if report is None:
+        sys.stderr.write("another process is sweeping; try again in a minute\n")
+        return _BUSY
+    would = "would be " if arguments.dry_run else ""
+    sys.stdout.writelines(f"ingest {would}expired: {name}\n" for name in report.expired_ingests)
+    sys.stdout.writelines(f"blob {would}removed: {name}\n" for name in report.removed_blobs)
+    sys.stdout.write(f"{report.removed_bytes} bytes {would}removed\n")
+    if report.stopped:
+        sys.stderr.write(f"stopped: {report.stopped}\n")
+        return _BUSY
+    return 0
 
 
 def main() -> int:
     """The exit code: 0 done, 2 a setting or what it names cannot be used (one line on stderr says which)."""
-    command = _parser().parse_args().command
+    arguments = _parser().parse_args()
+    command = arguments.command
     try:
         settings = load_settings()
         configure_logs(settings.log_level, settings.log_format)
         if command == "serve":
+            allow_many_descriptors()
             tune_allocator()
             if settings.allow_insecure:
                 sys.stderr.write("warning: INGEST_ALLOW_INSECURE is set: anybody who can connect may push\n")
@@ -55,6 +79,8 @@ def main() -> int:
         elif command == "migrate":
             before, after = asyncio.run(migrate_only(settings))
             sys.stdout.write(f"schema: {before or 'none'} -> {after}\n")
+        elif command == "sweep":
+            return _sweep(settings, arguments)
         else:
             lines = (f"{PREFIX}{name.upper()}={value}\n" for name, value in settings.public().items())
             sys.stdout.writelines(lines)

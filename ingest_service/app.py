@@ -18,17 +18,19 @@ from ingest_service.database import Database
 from ingest_service.database.migrate import SchemaTooNew, migrate
 from ingest_service.events import Hub, Watches
 from ingest_service.forwarding import ForwardingSettings, Target, Worker
-from ingest_service.ingests.boot import Recovery, WrongStore, check_identity
+from ingest_service.ingests.identity import WrongStore, check_identity
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.readiness import Readiness
+from ingest_service.ingests.recovery import Recovery
 from ingest_service.ingests.service import Ingests
+from ingest_service.ingests.sweep import Sweeper, SweepReport, SweepSettings
 from ingest_service.ingests.uploads import Uploads
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
 from ingest_service.storage import FileExecutor, LocalBlobStore, Sha256
 from ingest_service.storage.posix import make_directory
-from ingest_service.vocabulary.errors import BackendDown, IngestError
+from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
 
 _log = logging.getLogger(__name__)
 #: After the grace, uploads that were ended have this long to be left in good order.
@@ -61,6 +63,9 @@ class Service:
             checkpoint_bytes=settings.checkpoint_bytes,
             checkpoint_seconds=settings.checkpoint_seconds,
             idle_seconds=settings.upload_idle_seconds,
+            min_bytes_per_minute=settings.upload_min_bytes_per_minute,
+            max_uploads=settings.max_uploads,
+            free_floor_bytes=settings.free_floor_bytes,
             require_digest=settings.require_digest,
         )
         self.executor = FileExecutor(settings.file_threads)
@@ -88,6 +93,19 @@ class Service:
             owner=new_id(),
             clock=now,
         )
+        self.recovery = Recovery(self.database, self.store, clock=now)
+        self.sweeper = Sweeper(
+            self.database,
+            self.store,
+            self.recovery,
+            SweepSettings(
+                period_seconds=settings.sweep_seconds,
+                upload_expiry_seconds=settings.upload_expiry_seconds,
+                blob_grace_seconds=settings.blob_grace_seconds,
+            ),
+            owner=new_id(),
+            clock=now,
+        )
         self.rpc = RpcServer(
             IngestServicer(
                 self.ingests,
@@ -108,13 +126,8 @@ class Service:
     async def start(self) -> None:
         """Everything a boot checks and puts right, then SERVING. Raises StartError; `stop` cleans up."""
         _log.info("starting", extra=self._settings.public())
-        await self._open_directory()
-        await self._open_database()
-        try:
-            store_id = await check_identity(self.database, self._settings.data_dir, self.executor, new_id)
-        except WrongStore as error:
-            raise StartError(str(error)) from error
-        await Recovery(self.database, self.store, clock=now).run()
+        store_id = await self.open()
+        await self._recover()
         await self._log_contents(store_id)
         try:
             self.port = await self.rpc.start(self._settings.listen)
@@ -124,6 +137,7 @@ class Service:
                 " not this machine's? Choose another."
             ) from error
         self.worker.start()
+        self.sweeper.start()
         await self.readiness.start()
         _log.info("serving", extra={"listen": self._settings.listen, "port": self.port})
 
@@ -139,36 +153,64 @@ class Service:
         await stopping
         await self.uploads.close()
         await self.worker.stop()
-        await self.database.close()
-        self.executor.close()
+        await self.sweeper.stop()
+        await self.close_store()
         _log.info("stopped")
 
-    async def _open_directory(self) -> None:
-        directory = self._settings.data_dir
+    async def open(self) -> str:
+        """Opens directory and database and checks that they belong together; answers the store's id."""
+        await self._open_directory()
+        await self._open_database()
         try:
-            await self.executor.run(_make_data_directory, directory)
-            await self.store.prepare()
+            return await check_identity(self.database, self._settings.data_dir, self.executor, new_id)
+        except WrongStore as error:
+            raise StartError(str(error)) from error
+
+    async def close_store(self) -> None:
+        """Closes what `open` opened."""
+        await self.database.close()
+        self.executor.close()
+
+    async def _recover(self) -> None:
+        """What a crash left is put right; then the store must be writable. Raises StartError."""
+        try:
+            await self.recovery.at_boot()
             await self.store.probe()
+        except BackendDown as error:
+            raise self._no_database(error) from error
+        except IngestError as error:
+            raise self._no_directory(error) from error
+
+    async def _open_directory(self) -> None:
+        try:
+            await self.executor.run(_make_data_directory, self._settings.data_dir)
+            await self.store.prepare()
+            # A full disk is no reason to stop yet: what the recovery removes may make room.
+            with contextlib.suppress(StorageFull):
+                await self.store.probe()
         except (OSError, IngestError) as error:
-            raise StartError(
-                f"INGEST_DATA_DIR {directory} cannot be written ({_cause(error)}): make it a directory that"
-                " this user may write, with room on its disk."
-            ) from error
+            raise self._no_directory(error) from error
+
+    def _no_directory(self, error: BaseException) -> StartError:
+        return StartError(
+            f"INGEST_DATA_DIR {self._settings.data_dir} cannot be written ({_cause(error)}): make it a"
+            " directory that this user may write, with room on its disk."
+        )
+
+    def _no_database(self, error: BaseException) -> StartError:
+        return StartError(
+            f"INGEST_DATABASE_URL {self._settings.public()['database_url']} cannot be opened"
+            f" ({_cause(error)}): start the database, or correct its address, name, user or password."
+        )
 
     async def _open_database(self) -> None:
         try:
             before, after = await migrate(self.database)
         except SchemaTooNew as error:
-            raise StartError(
-                f"INGEST_DATABASE_URL is at schema {error}, which is newer than this program: run the newer"
-                " version."
-            ) from error
+            raise _too_new(error) from error
         except Exception as error:
             _log.debug("the database cannot be opened", exc_info=error)
-            raise StartError(
-                f"INGEST_DATABASE_URL {self._settings.public()['database_url']} cannot be opened"
-                f" ({_cause(error)}): start the database, or correct its address, name, user or password."
-            ) from error
+            raise self._no_database(error) from error
         if before != after:
             _log.info("database migrated", extra={"from_revision": before, "to_revision": after})
 
@@ -206,6 +248,16 @@ async def serve(settings: Settings) -> None:
     await service.stop()
 
 
+async def sweep_once(settings: Settings, *, dry_run: bool, beyond_brake: bool) -> SweepReport | None:
+    """One sweep beside whatever else runs; None if another process is at it. Raises StartError."""
+    service = Service(settings)
+    try:
+        await service.open()
+        return await service.sweeper.run(dry_run=dry_run, beyond_brake=beyond_brake)
+    finally:
+        await service.close_store()
+
+
 async def migrate_only(settings: Settings) -> tuple[str | None, str]:
     """Brings the schema up to date; answers the revision before and after. Raises StartError."""
     if settings.database_url.startswith("sqlite"):
@@ -213,15 +265,24 @@ async def migrate_only(settings: Settings) -> tuple[str | None, str]:
     database = Database(settings.database_url)
     try:
         return await migrate(database)
+    except SchemaTooNew as error:
+        raise _too_new(error) from error
     except (OSError, BackendDown) as error:
         raise StartError(f"INGEST_DATABASE_URL cannot be opened ({_cause(error)})") from error
     finally:
         await database.close()
 
 
+def _too_new(error: SchemaTooNew) -> StartError:
+    return StartError(
+        f"INGEST_DATABASE_URL is at schema {error}, which is newer than this program: run the newer version."
+    )
+
+
 def _make_data_directory(directory: Path) -> None:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    make_directory(directory, 0o755)
+    missing = [parent for parent in directory.parents if not parent.exists()]
+    for path in [*reversed(missing), directory]:
+        make_directory(path, 0o755)
     make_directory(directory / "import", 0o755)
 
 

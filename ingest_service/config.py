@@ -186,6 +186,24 @@ SETTINGS: tuple[Setting, ...] = (
         "an upload's stream without a message for this long is ended",
     ),
     Setting(
+        "UPLOAD_MIN_BYTES_PER_MINUTE", str(64 * 1024), _integer(0, _GIBIBYTE),
+        "an upload's stream that brings fewer is ended; it can be resumed",
+    ),
+    Setting("MAX_UPLOADS", "1024", _integer(1, 10_000), "Upload calls that receive bytes at once"),
+    Setting(
+        "FREE_FLOOR_BYTES", str(256 * 1024**2), _integer(0, 2**62),
+        "bytes of DATA_DIR's disk that no upload may use",
+    ),
+    Setting(
+        "UPLOAD_EXPIRY_SECONDS", str(7 * 86400), _number(1, 365 * 86400),
+        "an upload that got no bytes for this long is given up",
+    ),
+    Setting(
+        "BLOB_GRACE_SECONDS", "86400", _number(0, 365 * 86400),
+        "stored bytes that nothing refers to are removed after this long",
+    ),
+    Setting("SWEEP_SECONDS", "60", _number(0.1, 86400), "how often expiry and removal are looked at"),
+    Setting(
         "DEPLOYMENT_RETRY_SECONDS", "3600", _number(0, 7 * 86400),
         "how long a target that does not answer is tried again",
     ),
@@ -216,6 +234,12 @@ class Settings:
     checkpoint_bytes: int
     checkpoint_seconds: float
     upload_idle_seconds: float
+    upload_min_bytes_per_minute: int
+    max_uploads: int
+    free_floor_bytes: int
+    upload_expiry_seconds: float
+    blob_grace_seconds: float
+    sweep_seconds: float
     deployment_retry_seconds: float
     lease_seconds: float
     max_deployments: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import resource
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -10,6 +11,21 @@ _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
 _MEBIBYTE = 1024 * 1024
+_MANY_DESCRIPTORS = 65_536
+
+
+def allow_many_descriptors() -> int:
+    """Raises the soft limit of open files to the hard one; answers what holds now.
+
+    Each upload holds a socket's share and a partial; the usual soft limit of 1024 is left from the days of
+    select(2), and would end in failed uploads long before INGEST_MAX_UPLOADS.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MANY_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def tune_allocator() -> bool:

@@ -140,6 +140,8 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="model-ingest-demo-") as name:
         directory = Path(name)
+        # The client remembers unfinished pushes; those of a demo are nobody's business.
+        os.environ["XDG_STATE_HOME"] = str(directory / "state")
         model = Path(given).resolve() if given else directory / "model.gguf"
         if not given:
             small_gguf(model)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, and_, delete, func, not_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ingest_service.database.rows import blob_from_row
-from ingest_service.database.statements import Statements
-from ingest_service.database.tables import blobs
+from ingest_service.database.statements import Statements, batches
+from ingest_service.database.tables import blobs, files
 from ingest_service.vocabulary.records import Blob
-from ingest_service.vocabulary.states import BlobState
+from ingest_service.vocabulary.states import BlobState, FileState
 
 _INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
 }
+
+_REFERRING = [str(FileState.PUBLISHING), str(FileState.STORED)]
+#: A file refers to the blob from the moment it is being published under that digest.
+_REFERRED = select(files.c.id).where(files.c.sha256 == blobs.c.sha256, files.c.state.in_(_REFERRING)).exists()
 
 
 class BlobQueries:
@@ -46,6 +50,61 @@ class BlobQueries:
                 index_elements=[blobs.c.sha256], set_=values, where=blobs.c.state != str(BlobState.LIVE)
             )
         )
+
+    async def unreferenced(self, created_before: datetime) -> list[Blob]:
+        """LIVE blobs that are old enough and that no file refers to, and those whose removal was begun."""
+        old = and_(blobs.c.state == str(BlobState.LIVE), blobs.c.created_at < created_before)
+        query = select(blobs).where(or_(old, blobs.c.state == str(BlobState.DELETING)), not_(_REFERRED))
+        return [blob_from_row(row) for row in (await self._statements.run(query)).mappings()]
+
+    async def mark_deleting(self, sha256: str) -> bool:
+        """LIVE -> DELETING if still no file refers to it; True if it is DELETING now.
+
+        The row is locked first: a transaction that took a reference under `live`'s lock has then committed,
+        and is seen by the second statement.
+        """
+        lock = select(blobs.c.sha256).where(blobs.c.sha256 == sha256).with_for_update()
+        await self._statements.run(lock)
+        statement = (
+            update(blobs)
+            .where(blobs.c.sha256 == sha256, blobs.c.state != str(BlobState.CORRUPT), not_(_REFERRED))
+            .values(state=str(BlobState.DELETING))
+        )
+        return (await self._statements.run(statement)).rowcount == 1
+
+    async def is_unwanted(self, sha256: str) -> bool:
+        """It is DELETING and no file refers to it."""
+        query = select(blobs.c.sha256).where(
+            blobs.c.sha256 == sha256, blobs.c.state == str(BlobState.DELETING), not_(_REFERRED)
+        )
+        return (await self._statements.run(query)).scalar_one_or_none() is not None
+
+    async def live_sizes(self) -> dict[str, int]:
+        """Digest and length of every LIVE blob."""
+        query = select(blobs.c.sha256, blobs.c.size_bytes).where(blobs.c.state == str(BlobState.LIVE))
+        return {row.sha256: row.size_bytes for row in await self._statements.run(query)}
+
+    async def mark_corrupt(self, sha256: str) -> None:
+        """LIVE -> CORRUPT: it counts as absent until the same bytes are uploaded again."""
+        statement = update(blobs).where(blobs.c.sha256 == sha256, blobs.c.state == str(BlobState.LIVE))
+        await self._statements.run(statement.values(state=str(BlobState.CORRUPT)))
+
+    async def remove_deleting(self, sha256: str) -> None:
+        """The row of a blob whose bytes are gone; one that became LIVE meanwhile stays."""
+        await self._statements.run(
+            delete(blobs).where(blobs.c.sha256 == sha256, blobs.c.state == str(BlobState.DELETING))
+        )
+
+    async def known(self, digests: Sequence[str]) -> set[str]:
+        """Those of the digests that have a row, or that a file is being published under."""
+        known: set[str] = set()
+        for some in batches(digests):
+            rows = await self._statements.run(select(blobs.c.sha256).where(blobs.c.sha256.in_(some)))
+            publishing = await self._statements.run(
+                select(files.c.sha256).where(files.c.sha256.in_(some), files.c.state.in_(_REFERRING))
+            )
+            known |= {*rows.scalars(), *publishing.scalars()}
+        return known
 
     async def totals(self) -> tuple[int, int]:
         """How many LIVE blobs there are, and their bytes."""

@@ -127,6 +127,14 @@ class DeploymentQueries:
         )
         return (await self._statements.run(statement)).scalar_one_or_none()
 
+    async def unattended(self, ingest_id: str) -> set[str]:
+        """The ingest's deployments that no worker holds a live lease of, by the database's clock."""
+        query = select(deployments.c.id).where(
+            deployments.c.ingest_id == ingest_id,
+            or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < database_now()),
+        )
+        return set((await self._statements.run(query)).scalars())
+
     async def release_all(self, owner: str) -> None:
         """Ends the leases of a worker that stops in good order, so that the next need not wait for them."""
         statement = (

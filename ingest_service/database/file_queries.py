@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from sqlalchemy import case, insert, select, update
+from sqlalchemy import and_, case, func, insert, or_, select, update
 
 from ingest_service.database.rows import changed, file_from_row, file_values
-from ingest_service.database.statements import Statements
+from ingest_service.database.statements import Statements, batches
 from ingest_service.database.tables import files
 from ingest_service.vocabulary.records import File
 from ingest_service.vocabulary.states import FileState
+
+_WAITING = [str(FileState.PENDING), str(FileState.UPLOADING)]
 
 
 class FileQueries:
@@ -40,7 +43,7 @@ class FileQueries:
         if values:
             await self._statements.run(update(files).where(files.c.id == after.id).values(**values))
 
-    async def checkpoint(self, file_id: str, writer_epoch: int, committed_size: int) -> bool:
+    async def checkpoint(self, file_id: str, writer_epoch: int, committed_size: int, now: datetime) -> bool:
         """Records durable bytes; False if another writer took over or the file takes no bytes any more.
 
         `committed_size` never decreases: a smaller number changes nothing and is no error.
@@ -53,12 +56,51 @@ class FileQueries:
                 files.c.state.in_([str(FileState.UPLOADING), str(FileState.VERIFYING)]),
             )
             .values(
+                progress_at=now,
                 committed_size=case(
                     (files.c.committed_size < committed_size, committed_size), else_=files.c.committed_size
-                )
+                ),
             )
         )
         return (await self._statements.run(statement)).rowcount == 1
+
+    async def writers(self, file_ids: Sequence[str]) -> dict[str, tuple[int, FileState]]:
+        """Epoch and state of each of these files that exists."""
+        query = select(files.c.id, files.c.writer_epoch, files.c.state).where(files.c.id.in_(file_ids))
+        rows = await self._statements.run(query)
+        return {row.id: (row.writer_epoch, FileState(row.state)) for row in rows}
+
+    async def states(self, file_ids: Sequence[str]) -> dict[str, FileState]:
+        """The state of each of these files that exists."""
+        found: dict[str, FileState] = {}
+        for some in batches(file_ids):
+            query = select(files.c.id, files.c.state).where(files.c.id.in_(some))
+            found |= {row.id: FileState(row.state) for row in await self._statements.run(query)}
+        return found
+
+    async def without_progress_since(self, moment: datetime, limit: int) -> list[File]:
+        """Files that wait for bytes and got none since then, the oldest first."""
+        query = (
+            select(files)
+            .where(files.c.state.in_(_WAITING), files.c.progress_at < moment)
+            .order_by(files.c.progress_at)
+            .limit(limit)
+        )
+        return [file_from_row(row) for row in (await self._statements.run(query)).mappings()]
+
+    async def reserved_bytes(self, pending_since: datetime) -> int:
+        """Bytes that are still to come, and have room kept for them.
+
+        A file whose first byte has not come counts only if it was declared after `pending_since`.
+        """
+        missing = func.coalesce(func.sum(files.c.size_bytes - files.c.committed_size), 0)
+        query = select(missing).where(
+            or_(
+                files.c.state.in_([str(FileState.UPLOADING), str(FileState.VERIFYING)]),
+                and_(files.c.state == str(FileState.PENDING), files.c.progress_at >= pending_since),
+            )
+        )
+        return int((await self._statements.run(query)).scalar_one())
 
     async def unfinished(self) -> list[File]:
         """Files whose bytes are neither stored nor given up: what a boot has to look at."""

@@ -32,6 +32,7 @@ def file_from_row(row: Row) -> File:
         sha256=row["sha256"],
         deduplicated=row["deduplicated"],
         writer_epoch=row["writer_epoch"],
+        progress_at=row["progress_at"],
         failure=failure_from_json(row["failure"]),
     )
 
@@ -111,6 +112,7 @@ def file_values(file: File) -> dict[str, Any]:
         "sha256": file.sha256,
         "deduplicated": file.deduplicated,
         "writer_epoch": file.writer_epoch,
+        "progress_at": file.progress_at,
         "failure": failure_to_json(file.failure),
     }
 

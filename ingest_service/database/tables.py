@@ -78,9 +78,11 @@ files = Table(
     Column("deduplicated", Boolean, nullable=False),
     Column("writer_epoch", BigInteger, nullable=False),
     Column("failure", JSON(none_as_null=True)),
+    #: When it was declared, taken by a writer, or last got durable bytes.
+    Column("progress_at", UtcMicros, nullable=False),
     UniqueConstraint("ingest_id", "file_name"),
     Index(None, "sha256"),
-    Index(None, "state"),
+    Index(None, "state", "progress_at"),
 )
 
 blobs = Table(
@@ -91,6 +93,15 @@ blobs = Table(
     Column("state", String(16), nullable=False),
     Column("format", String(16), nullable=False),
     Column("created_at", UtcMicros, nullable=False),
+)
+
+#: One process at a time does what the lease is named after (the sweep).
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("until_us", BigInteger, nullable=False),
 )
 
 #: The row is the job (design.md section 5).

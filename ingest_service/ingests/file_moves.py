@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 from ingest_service.database import Database, Transaction
+from ingest_service.ingests.admission import Admission
 from ingest_service.lifecycle import Change
 from ingest_service.vocabulary.errors import (
-    BackendDown,
-    Draining,
     FileNotFound,
     IngestError,
     IngestNotFound,
     UploadClosed,
     UploadExpired,
-    UploadStalled,
-    WriterBusy,
     WriterSuperseded,
 )
-from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Failure, File, Ingest
 from ingest_service.vocabulary.states import FILE_OPEN, FileState, IngestState
 
 _RECEIVING = frozenset({FileState.UPLOADING, FileState.VERIFYING})
 _UNFINISHED = _RECEIVING | {FileState.PUBLISHING}
-#: Nobody's words or bytes were wrong: the upload was cut off.
-_INTERRUPTIONS = (BackendDown, Draining, UploadClosed, UploadStalled, WriterBusy, WriterSuperseded)
 #: Bytes that are all here: an upload of such a file has nothing to send.
 HAS_ALL_BYTES = frozenset({FileState.VERIFYING, FileState.PUBLISHING, FileState.STORED})
 
@@ -36,15 +29,20 @@ HAS_ALL_BYTES = frozenset({FileState.VERIFYING, FileState.PUBLISHING, FileState.
 class FileMoves:
     """The transactions of an upload."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, clock: Callable[[], datetime], admission: Admission | None = None
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._admission = admission
 
     async def begin(self, ingest_id: str, file_name: str) -> tuple[Ingest, File]:
-        """PENDING -> UPLOADING with a new writer epoch; a file that has all its bytes is answered as it is.
+        """UPLOADING with a new writer epoch, which takes the file from whoever writes it; a file that has
+        all its bytes is answered as it is.
 
-        Raises IngestNotFound, FileNotFound, UploadClosed, UploadExpired, WriterBusy.
+        Raises IngestNotFound, FileNotFound, UploadClosed, UploadExpired, StorageFull.
         """
+        usable = await self._admission.usable_bytes() if self._admission else 0
 
         async def work(tx: Transaction) -> tuple[Ingest, File]:
             ingest = await self._locked(tx, ingest_id)
@@ -57,10 +55,14 @@ class FileMoves:
                 raise UploadExpired
             if file.state not in FILE_OPEN or ingest.done:
                 raise UploadClosed(_why_closed(ingest, file))
-            if file.state is FileState.UPLOADING:
-                raise WriterBusy("Another upload of this file is running.")
+            is_first = file.state is FileState.PENDING
+            if self._admission and is_first and self._admission.has_lapsed(file.progress_at):
+                # Nobody sent its first byte in time, and the room may have gone to another.
+                await self._admission.check(tx, file.size_bytes, usable)
             change = Change(ingest, self._clock())
-            change.file(file.id, FileState.UPLOADING, writer_epoch=file.writer_epoch + 1)
+            change.file(
+                file.id, FileState.UPLOADING, writer_epoch=file.writer_epoch + 1, progress_at=change.now
+            )
             after = await tx.ingests.save(ingest, change.after, change.events, change.now)
             begun = after.file_named(file_name)
             assert begun is not None
@@ -71,7 +73,7 @@ class FileMoves:
     async def checkpoint(self, file: File, committed_size: int) -> None:
         """Records durable bytes. Raises UploadClosed or WriterSuperseded if the file is no longer ours."""
         recorded = await self._database.transact(
-            lambda tx: tx.files.checkpoint(file.id, file.writer_epoch, committed_size)
+            lambda tx: tx.files.checkpoint(file.id, file.writer_epoch, committed_size, self._clock())
         )
         if not recorded:
             now = await self.read(file)
@@ -109,6 +111,23 @@ class FileMoves:
 
         return await self._database.transact(work)
 
+    async def back_to_uploading(self, file: File) -> None:
+        """VERIFYING -> UPLOADING, if the file is still ours: it can be tried again."""
+
+        async def work(tx: Transaction) -> None:
+            ingest = await self._locked(tx, file.ingest_id)
+            current = _by_id(ingest, file.id)
+            if current.state is FileState.VERIFYING and current.writer_epoch == file.writer_epoch:
+                change = Change(ingest, self._clock())
+                change.file(current.id, FileState.UPLOADING)
+                await tx.ingests.save(ingest, change.after, change.events, change.now)
+
+        await self._database.transact(work)
+
+    async def writers(self, file_ids: Sequence[str]) -> dict[str, tuple[int, FileState]]:
+        """Epoch and state of each file, in one query."""
+        return await self._database.read(lambda tx: tx.files.writers(file_ids))
+
     async def fail(self, file: File, error: Failure) -> bool:
         """The file failed for good, and its ingest; False if the file is no longer ours to fail."""
 
@@ -125,6 +144,16 @@ class FileMoves:
             return True
 
         return await self._database.transact(work)
+
+    async def named(self, ingest_id: str, file_name: str) -> File:
+        """The file as it is now. Raises IngestNotFound, FileNotFound."""
+        ingest = await self._database.read(lambda tx: tx.ingests.get(ingest_id))
+        if ingest is None:
+            raise IngestNotFound
+        file = ingest.file_named(file_name)
+        if file is None:
+            raise FileNotFound
+        return file
 
     async def read(self, file: File) -> File:
         """The file as it is now. Raises IngestNotFound."""
@@ -150,17 +179,9 @@ class FileMoves:
         return current
 
 
-def failure_of(error: BaseException | None) -> Failure:
-    """What is kept of what ended an upload; None: its stream just ended."""
-    if isinstance(error, IngestError) and not isinstance(error, _INTERRUPTIONS):
-        return Failure(error.reason, error.message, error.metadata)
-    if error is None or isinstance(error, UploadClosed | asyncio.CancelledError):
-        what = "The upload's stream ended before `finish`"
-    elif isinstance(error, IngestError):
-        what = f"The upload was cut off ({error.reason})"
-    else:
-        what = "The upload ended with an unforeseen fault of the service"
-    return Failure(Reason.UPLOAD_INTERRUPTED, f"{what}; this version cannot resume it: push again.")
+def failure_of(error: IngestError) -> Failure:
+    """What is kept of an error that ended a file."""
+    return Failure(error.reason, error.message, error.metadata)
 
 
 def _by_id(ingest: Ingest, file_id: str) -> File:

@@ -24,4 +24,14 @@ class Limits:
     finish_wait_seconds: float = 20.0
     #: A stream without a message for this long is ended.
     idle_seconds: float = 60.0
+    #: A stream that brings fewer bytes than this within a minute is ended.
+    min_bytes_per_minute: int = 64 * 1024
+    #: How long a newcomer waits for the former writer of its file to let go.
+    takeover_seconds: float = 10.0
+    #: Upload calls that receive bytes at once.
+    max_uploads: int = 1024
+    #: Bytes of the file system that no upload may use.
+    free_floor_bytes: int = 256 * MEBIBYTE
+    #: Room is kept for a file whose first byte has not come for this long.
+    reservation_seconds: float = 600.0
     require_digest: bool = True

@@ -4,6 +4,10 @@
                    +-> hasher task -> sha256
     (the file calls run in threads; only the bookkeeping runs on the loop)
 
+After a restart the hasher is behind what is written: it follows the file, nothing is queued for it and
+nothing waits for it but the finish; once it has caught up it takes its share of the chunks again (design.md
+section 4).
+
 A chunk's bytes leave the window, and the process's budget, once they are both written and hashed. When the
 window is full, `put` waits, the caller stops reading, and HTTP/2 flow control holds the sender back
 (design.md section 4).
@@ -19,17 +23,27 @@ from typing import ParamSpec, Protocol
 from ingest_service.ingests.budget import ByteBudget
 from ingest_service.ingests.limits import MEBIBYTE, Limits
 from ingest_service.storage import PartialFile
+from ingest_service.vocabulary.errors import StorageFailed
 
 _P = ParamSpec("_P")
 
 #: One file call takes at most this much, so that no upload occupies a thread for long.
 _BATCH_BYTES = 8 * MEBIBYTE
+#: As many as one pwritev takes, a few times over.
+_BATCH_CHUNKS = 4096
+#: What a queued chunk costs beside its bytes: the object and its places in the queues.
+_CHUNK_COST_BYTES = 256
 
 
 class Hasher(Protocol):
-    """An incremental digest."""
+    """An incremental digest of a file from its first byte on."""
+
+    @property
+    def hashed_bytes(self) -> int: ...
 
     async def update(self, buffers: list[bytes]) -> None: ...
+
+    async def settle(self) -> None: ...
 
     def digest(self) -> str: ...
 
@@ -37,24 +51,29 @@ class Hasher(Protocol):
 class _Lane:
     """One consumer of the chunks, with its own position."""
 
-    def __init__(self) -> None:
+    def __init__(self, start_bytes: int) -> None:
         self.queue: list[bytes] = []
-        self.done_bytes = 0
+        #: Taken off the queue, not done yet.
+        self.in_work: list[bytes] = []
+        self.done_bytes = start_bytes
         self.ready = asyncio.Event()
 
     def take(self) -> list[bytes]:
         """The next batch."""
         size, count = 0, 0
         for chunk in self.queue:
-            if count and size + len(chunk) > _BATCH_BYTES:
+            if count >= _BATCH_CHUNKS or (count and size + len(chunk) > _BATCH_BYTES):
                 break
             size, count = size + len(chunk), count + 1
-        batch, self.queue = self.queue[:count], self.queue[count:]
-        return batch
+        self.in_work, self.queue = self.queue[:count], self.queue[count:]
+        return self.in_work
 
 
 class ChunkPipeline:
-    """Takes one upload's chunks in order. Used by one task; `close` must be awaited in the end."""
+    """Takes one upload's chunks in order. Used by one task; `close` must be awaited in the end.
+
+    It goes on at `start_bytes`, all of which are durable; `hasher` may have seen fewer of them.
+    """
 
     def __init__(
         self,
@@ -63,42 +82,55 @@ class ChunkPipeline:
         budget: ByteBudget,
         limits: Limits,
         on_checkpoint: Callable[[int], Awaitable[None]],
+        *,
+        start_bytes: int = 0,
     ) -> None:
         self._partial = partial
         self._hasher = hasher
         self._budget = budget
         self._limits = limits
         self._on_checkpoint = on_checkpoint
-        self._write_lane, self._hash_lane = _Lane(), _Lane()
-        self.received_bytes = 0
-        self.committed_bytes = 0
-        self._released_bytes = 0
+        self._write_lane, self._hash_lane = _Lane(start_bytes), _Lane(hasher.hashed_bytes)
+        self._following = hasher.hashed_bytes < start_bytes
+        self.received_bytes = self.committed_bytes = self._released_bytes = start_bytes
         self._failure: BaseException | None = None
         self._moved = asyncio.Event()
         self._written = asyncio.Event()
         self._checkpointing = asyncio.Lock()
         self._tasks = [
             asyncio.create_task(self._guard(self._consume, self._write_lane, self._write)),
-            asyncio.create_task(self._guard(self._consume, self._hash_lane, self._hasher.update)),
+            asyncio.create_task(self._guard(self._hash)),
             asyncio.create_task(self._guard(self._checkpoints)),
         ]
+
+    @property
+    def hasher(self) -> Hasher:
+        """Settled once `close` has returned."""
+        return self._hasher
 
     async def put(self, chunk: bytes) -> None:
         """Takes a chunk in; waits while the window or the process's budget is full.
 
         Raises what a write, a sync or a checkpoint failed with, be it of an earlier chunk.
         """
-        await self._until(lambda: self._held_bytes() + len(chunk) <= self._limits.window_bytes)
+        await self._until(lambda: self._held_cost() + len(chunk) <= self._limits.window_bytes)
         await self._take_budget(len(chunk))
         self.received_bytes += len(chunk)
-        for lane in (self._write_lane, self._hash_lane):
+        lanes = (self._write_lane,) if self._following else (self._write_lane, self._hash_lane)
+        for lane in lanes:
             lane.queue.append(chunk)
             lane.ready.set()
 
     async def drain(self) -> str:
         """Waits until all that was taken in is written and hashed; answers the digest of it."""
         await self._until(lambda: self._held_bytes() == 0)
+        await self._until(lambda: self._hash_lane.done_bytes == self.received_bytes)
         return self._hasher.digest()
+
+    async def suspend(self) -> None:
+        """Writes all that was taken in and makes it durable. The hasher may stay behind."""
+        await self._until(lambda: self._write_lane.done_bytes == self.received_bytes)
+        await self.checkpoint()
 
     async def checkpoint(self) -> None:
         """Makes all that is written durable and tells `on_checkpoint`."""
@@ -116,6 +148,7 @@ class ChunkPipeline:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._partial.close()
+        await self._hasher.settle()
         self._budget.give_back(self.received_bytes - self._released_bytes)
         self._released_bytes = self.received_bytes
         self._write_lane.queue.clear()
@@ -134,7 +167,17 @@ class ChunkPipeline:
             raise
 
     def _held_bytes(self) -> int:
-        return self.received_bytes - min(self._write_lane.done_bytes, self._hash_lane.done_bytes)
+        return self.received_bytes - self._finished_bytes()
+
+    def _held_cost(self) -> int:
+        """Held bytes as they weigh in memory: a chunk of two bytes costs far more than two."""
+        lanes = (self._write_lane, self._hash_lane)
+        return self._held_bytes() + _CHUNK_COST_BYTES * max(len(x.queue) + len(x.in_work) for x in lanes)
+
+    def _finished_bytes(self) -> int:
+        """Up to here nobody needs the chunks any more."""
+        written = self._write_lane.done_bytes
+        return written if self._following else min(written, self._hash_lane.done_bytes)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while True:
@@ -165,12 +208,37 @@ class ChunkPipeline:
                 await lane.ready.wait()
             batch = lane.take()
             await work(batch)
+            lane.in_work = []
             lane.done_bytes += sum(map(len, batch))
-            released = min(self._write_lane.done_bytes, self._hash_lane.done_bytes)
-            self._budget.give_back(released - self._released_bytes)
-            self._released_bytes = released
+            self._release()
+
+    async def _hash(self) -> None:
+        while self._following:
+            behind = self._write_lane.done_bytes - self._hash_lane.done_bytes
+            if behind == 0:
+                self._join()
+                break
+            data = await self._partial.read(self._hash_lane.done_bytes, min(behind, _BATCH_BYTES))
+            if not data:
+                raise StorageFailed
+            await self._hasher.update([data])
+            self._hash_lane.done_bytes += len(data)
             self._moved.set()
-            self._written.set()
+        await self._consume(self._hash_lane, self._hasher.update)
+
+    def _join(self) -> None:
+        """The hasher has caught up: what is not written yet it takes from the queue, as the writer does."""
+        self._following = False
+        self._hash_lane.queue = [*self._write_lane.in_work, *self._write_lane.queue]
+        if self._hash_lane.queue:
+            self._hash_lane.ready.set()
+
+    def _release(self) -> None:
+        finished = self._finished_bytes()
+        self._budget.give_back(finished - self._released_bytes)
+        self._released_bytes = finished
+        self._moved.set()
+        self._written.set()
 
     async def _write(self, batch: list[bytes]) -> None:
         await self._partial.write(self._write_lane.done_bytes, batch)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from ingest_service.database import Conflict, Database, Transaction
+from ingest_service.ingests.admission import Admission
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.names import ModelName, parse_model_name
 from ingest_service.ingests.requests import NewFile, NewIngest, check_new_ingest, check_request_id
 from ingest_service.lifecycle import Change
 from ingest_service.storage import BlobStore
-from ingest_service.vocabulary.errors import IngestNotFound, ModelNotFound, RequestIdReused, StorageFull
+from ingest_service.vocabulary.errors import IngestNotFound, ModelNotFound, RequestIdReused
 from ingest_service.vocabulary.records import Deployment, File, Ingest, Model
 from ingest_service.vocabulary.states import DeploymentState, FileState, IngestState
 
@@ -36,6 +37,7 @@ class Ingests:
         self._store = store
         self._limits = limits
         self._targets = tuple(targets)
+        self._admission = Admission(store, limits, clock=clock)
         self._clock = clock
         self._new_id = new_id
         self._cancel_listeners: list[Callable[[Ingest], None]] = []
@@ -55,7 +57,7 @@ class Ingests:
             return former
         name = check_new_ingest(request, self._limits, self._targets)
         present = {file.sha256 for file in request.files if await self._is_in_store(file)}
-        await self._check_room(request, present)
+        usable = await self._admission.usable_bytes()
 
         async def work(tx: Transaction) -> Ingest:
             raced = await tx.ingests.by_request_id(request.request_id) if request.request_id else None
@@ -66,6 +68,9 @@ class Ingests:
                 for file in request.files
                 if file.sha256 in present and await tx.blobs.live(file.sha256) is not None
             ]
+            missing = sum(file.size_bytes for file in request.files if file.sha256 not in stored)
+            if missing:
+                await self._admission.check(tx, missing, usable)
             now = self._clock()
             change = Change.of_new(self._new_ingest(request, name, stored, now), now)
             return await tx.ingests.insert(change.after, change.events)
@@ -104,7 +109,7 @@ class Ingests:
             if before is None:
                 raise IngestNotFound
             change = Change(before, self._clock())
-            change.cancel()
+            change.cancel(await tx.deployments.unattended(ingest_id))
             if change.after == before:
                 return before
             return await tx.ingests.save(before, change.after, change.events, change.now)
@@ -141,12 +146,6 @@ class Ingests:
             return False
         return await self._store.blob_size_bytes(file.sha256) == file.size_bytes
 
-    async def _check_room(self, request: NewIngest, present: set[str]) -> None:
-        needed = sum(file.size_bytes for file in request.files if file.sha256 not in present)
-        free = await self._store.free_bytes()
-        if needed > free:
-            raise StorageFull(f"The store has {free} bytes free; this ingest needs {needed}.")
-
     @staticmethod
     def _same(former: Ingest, request: NewIngest) -> Ingest:
         if former.request_fingerprint != request.fingerprint():
@@ -163,7 +162,9 @@ class Ingests:
             model=name.display,
             canonical_model=name.canonical,
             state=IngestState.UPLOADING,
-            files=tuple(self._new_file(ingest_id, file, file.sha256 in stored) for file in request.files),
+            files=tuple(
+                self._new_file(ingest_id, file, file.sha256 in stored, now) for file in request.files
+            ),
             deployments=tuple(
                 Deployment(
                     id=self._new_id(), ingest_id=ingest_id, target=target, state=DeploymentState.PENDING
@@ -179,7 +180,7 @@ class Ingests:
             updated_at=now,
         )
 
-    def _new_file(self, ingest_id: str, file: NewFile, is_stored: bool) -> File:
+    def _new_file(self, ingest_id: str, file: NewFile, is_stored: bool, now: datetime) -> File:
         return File(
             id=self._new_id(),
             ingest_id=ingest_id,
@@ -192,4 +193,5 @@ class Ingests:
             sha256=file.sha256 if is_stored else None,
             deduplicated=is_stored,
             writer_epoch=0,
+            progress_at=now,
         )

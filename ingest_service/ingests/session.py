@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -22,20 +23,25 @@ from ingest_service.vocabulary.errors import (
     ChunkTooLarge,
     DigestMismatch,
     DigestRequired,
+    FormatInvalid,
     IngestError,
     OffsetGap,
     SizeMismatch,
     StorageFull,
+    WriterBusy,
+    WriterSuperseded,
 )
 from ingest_service.vocabulary.records import File
 from ingest_service.vocabulary.states import FileState
 
 _log = logging.getLogger(__name__)
 _PROGRESS_LOG_SECONDS = 30.0
+#: After these the file's bytes are of no use: it fails. After all others it can be resumed.
+_FINAL = (DigestMismatch, FormatInvalid, SizeMismatch, StorageFull)
 
 
 class UploadSession:
-    """Takes chunks, finishes the file, or leaves it in good order. One task calls it, one call at a time."""
+    """Takes chunks, finishes the file, or leaves it resumable. One task calls it, one call at a time."""
 
     def __init__(
         self,
@@ -46,15 +52,16 @@ class UploadSession:
         pipeline: ChunkPipeline,
         *,
         patience: Patience,
+        head: bytes,
     ) -> None:
         self.file = file
+        self.pipeline = pipeline
         self._moves = moves
         self._store = store
         self._limits = limits
-        self._pipeline = pipeline
         self._patience = patience
-        self._published = False
-        self._head = b""
+        self._publishing = False
+        self._head = head
         self._format = ""
         self._interruption: IngestError | None = None
         self._on_interrupt: Callable[[], None] = lambda: None
@@ -62,7 +69,7 @@ class UploadSession:
 
     @property
     def interruption(self) -> IngestError | None:
-        """Set when the session has to end although the client did nothing wrong (cancel, drain)."""
+        """Set when the session has to end although its client did nothing wrong (takeover, cancel, drain)."""
         return self._interruption
 
     def on_interrupt(self, callback: Callable[[], None]) -> None:
@@ -89,7 +96,7 @@ class UploadSession:
             )
         if offset < 0:
             raise ArgumentInvalid("An offset is not negative.", field="chunk.offset")
-        position = self._pipeline.received_bytes
+        position = self.pipeline.received_bytes
         # On the loop on purpose: with the CPU's own instruction this costs less than parsing the chunk did.
         if crc32c is not None and google_crc32c.value(data) != crc32c:
             raise ChunkChecksumMismatch(metadata={"committed_size": str(position)})
@@ -103,83 +110,71 @@ class UploadSession:
         fresh = data[position - offset :] if offset < position else data
         if fresh:
             self._recognise(fresh)
-            await self._pipeline.put(fresh)
+            await self.pipeline.put(fresh)
 
     async def complete(self, sha256: str) -> File:
         """All bytes were sent: verifies and publishes them. Runs to its end even if the client is gone.
 
-        Raises DigestMalformed, DigestRequired, DigestMismatch, SizeMismatch, StorageFull, StorageFailed; the
-        file has failed by then.
+        Raises DigestMalformed, DigestRequired, DigestMismatch, SizeMismatch, StorageFull, StorageFailed,
+        UploadClosed, WriterSuperseded; call `leave` then.
         """
         expected = self._expected(sha256)
-        received = self._pipeline.received_bytes
+        received = self.pipeline.received_bytes
         if received != self.file.size_bytes:
             raise SizeMismatch(
                 f"The file was declared with {self.file.size_bytes} bytes; {received} came before `finish`."
             )
+        self._recognise(b"")
         await self._moves.move(self.file, FileState.VERIFYING)
-        actual = await self._pipeline.drain()
-        await self._pipeline.checkpoint()
+        actual = await self.pipeline.drain()
+        await self.pipeline.checkpoint()
         if expected and actual != expected:
             raise _mismatch(expected, actual)
         await self._moves.move(
             self.file, FileState.PUBLISHING, sha256=actual, committed_size=self.file.size_bytes
         )
+        # From here on the bytes are right, and whoever comes across the row finishes what it began.
+        self._publishing = True
         # The partial's lock is held until it has its new name.
         await self._store.publish(self.file.id, actual)
-        self._published = True
-        await self._pipeline.close()
+        await self.pipeline.close()
         # The bytes are safe, only the word of it is missing.
         stored = await self._patience.until_done(lambda: self._moves.stored(self.file, self._format))
-        seconds = time.monotonic() - self._started
         _log.info(
             "file stored",
             extra={
-                "ingest": self.file.ingest_id,
-                "file": self.file.file_name,
+                **self._names(),
                 "sha256": actual,
                 "size_bytes": self.file.size_bytes,
-                "seconds": round(seconds, 3),
+                "seconds": round(time.monotonic() - self._started, 3),
             },
         )
         return stored
 
-    async def abandon(self, error: BaseException | None) -> None:
-        """The stream ended before `finish`, or `complete` failed: the file fails and its partial goes.
+    async def leave(self, error: BaseException | None) -> None:
+        """The stream ended before `finish`, or `complete` failed; None: its client is just gone.
 
-        Until resuming is there this is final, whatever the reason (issue "1 of 5", item 2). Rows are written
-        before files: a crash in between leaves a partial that the next boot removes. Published bytes are
-        left to the next boot, which finishes what their row began.
+        Leaves the file resumable from as many of its bytes as can be made durable; or failed, its partial
+        removed, if they are of no use. `error` gets the committed size that it promises in its metadata.
         """
-        failure = failure_of(error)
         foreseen = error is None or isinstance(error, IngestError | asyncio.CancelledError)
-        _log.warning(
+        if isinstance(error, _FINAL) and not self._publishing:
+            await self.pipeline.close()
+            await self._fail(error)
+        else:
+            await self._suspend(error)
+        _log.log(
+            logging.INFO if foreseen else logging.ERROR,
             "upload ended before it was complete",
             extra={
-                "ingest": self.file.ingest_id,
-                "file": self.file.file_name,
-                "reason": failure.reason,
-                "detail": failure.message,
-                "received_bytes": self._pipeline.received_bytes,
+                **self._names(),
+                "reason": error.reason if isinstance(error, IngestError) else "stream ended",
+                "committed_size": self.pipeline.committed_bytes,
             },
             exc_info=None if foreseen else error,
         )
-        await self._pipeline.close()
-        if self._published:
-            return
-
-        async def fail() -> FileState:
-            try:
-                await self._moves.fail(self.file, failure)
-            except StorageFull:
-                # The database shares the full disk, and this partial may be what fills it. Its bytes are of
-                # no use without a row that says more than UPLOADING.
-                await self._store.remove_partial(self.file.id)
-                raise
-            return (await self._moves.read(self.file)).state
-
-        if await self._patience.until_done(fail) is FileState.FAILED:
-            await self._store.remove_partial(self.file.id)
+        if isinstance(error, OffsetGap | ChunkChecksumMismatch):
+            error.metadata["committed_size"] = str(self.pipeline.committed_bytes)
 
     async def checkpointed(self, committed_size: int) -> None:
         """Called by the pipeline with each durable size."""
@@ -190,12 +185,48 @@ class UploadSession:
             _log.info(
                 "upload progress",
                 extra={
-                    "ingest": self.file.ingest_id,
-                    "file": self.file.file_name,
+                    **self._names(),
                     "committed_size": committed_size,
                     "size_bytes": self.file.size_bytes,
                 },
             )
+
+    async def _suspend(self, error: BaseException | None) -> None:
+        try:
+            # One who took over must not be kept waiting, and what we have is no longer ours to write.
+            if not self._publishing and not isinstance(error, WriterSuperseded):
+                await self.pipeline.suspend()
+        except IngestError as late:
+            _log.warning(
+                "the last bytes were not made durable", extra={**self._names(), "reason": late.reason}
+            )
+        except Exception:  # noqa: BLE001 (logged; the pipeline tells again what broke it, and the row must follow)
+            _log.exception("the last bytes were not made durable", extra=self._names())
+        finally:
+            await self.pipeline.close()
+        if not self._publishing:
+            await self._patience.until_done(lambda: self._moves.back_to_uploading(self.file))
+            await self._remove_if_failed()
+
+    async def _fail(self, error: IngestError) -> None:
+        async def fail() -> None:
+            try:
+                await self._moves.fail(self.file, failure_of(error))
+            except StorageFull:
+                # The database shares the full disk, and this partial may be what fills it.
+                await self._store.remove_partial(self.file.id)
+                raise
+
+        await self._patience.until_done(fail)
+        await self._remove_if_failed()
+
+    async def _remove_if_failed(self) -> None:
+        """Failed by us, or by a cancel meanwhile: nobody needs the bytes."""
+        current = await self._patience.until_done(lambda: self._moves.read(self.file))
+        if current.state is FileState.FAILED:
+            # Whoever holds it now finds the row FAILED and removes it in turn.
+            with contextlib.suppress(WriterBusy):
+                await self._store.remove_partial(self.file.id)
 
     def _recognise(self, data: bytes) -> None:
         if self._format:
@@ -213,12 +244,16 @@ class UploadSession:
             raise DigestRequired(field="finish.sha256")
         return given or declared
 
+    def _names(self) -> dict[str, str]:
+        return {"ingest": self.file.ingest_id, "file": self.file.file_name}
+
 
 def check_finished(file: File, sha256: str) -> None:
     """`finish` for a file that has its bytes already: fine if the digest is absent or the same."""
     given = parse_digest(sha256, field="finish.sha256") if sha256 else ""
-    if given and file.sha256 and given != file.sha256:
-        raise _mismatch(file.sha256, given)
+    known = file.sha256 or file.declared_sha256
+    if given and known and given != known:
+        raise _mismatch(known, given)
 
 
 def _mismatch(expected: str, actual: str) -> DigestMismatch:

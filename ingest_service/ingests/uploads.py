@@ -11,20 +11,32 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from ingest_service.database import Database
+from ingest_service.formats import MAGIC_BYTES
+from ingest_service.ingests.admission import Admission
 from ingest_service.ingests.budget import ByteBudget
-from ingest_service.ingests.file_moves import HAS_ALL_BYTES, FileMoves, failure_of
+from ingest_service.ingests.file_moves import HAS_ALL_BYTES, FileMoves
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.patience import Patience
 from ingest_service.ingests.pipeline import ChunkPipeline, Hasher
 from ingest_service.ingests.session import UploadSession, check_finished
+from ingest_service.ingests.takeover import take_partial
+from ingest_service.ingests.warm import WarmHashers
 from ingest_service.storage import BlobStore
-from ingest_service.vocabulary.errors import Draining, IngestError, UploadClosed
+from ingest_service.vocabulary.errors import (
+    Draining,
+    IngestError,
+    TooManyUploads,
+    UploadClosed,
+    WriterSuperseded,
+)
 from ingest_service.vocabulary.records import File, Ingest
 from ingest_service.vocabulary.states import FileState
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
+#: design.md section 4: the holder re-reads its epoch at least every second.
+_WATCH_SECONDS = 0.5
 #: A client whose upload failed hears of it after this long at most, even if the clean-up takes longer.
 _CLEAN_UP_SECONDS = 5.0
 
@@ -48,13 +60,16 @@ class Uploads:
         clock: Callable[[], datetime],
         new_hasher: Callable[[], Hasher],
     ) -> None:
-        self._moves = FileMoves(database, clock)
+        self._moves = FileMoves(database, clock, Admission(store, limits, clock=clock))
         self._store = store
         self._limits = limits
         self._new_hasher = new_hasher
         self._budget = ByteBudget(limits.total_window_bytes)
         self._patience = Patience()
+        self._warm = WarmHashers()
+        self._watching: asyncio.Task[None] | None = None
         self._sessions: dict[str, UploadSession] = {}
+        self._opening = 0
         self._background: set[asyncio.Task[Any]] = set()
         self._draining = False
 
@@ -72,10 +87,14 @@ class Uploads:
     async def receive(self, ingest_id: str, file_name: str) -> AsyncIterator[UploadSession | StoredAlready]:
         """A session for one Upload call; whatever ends the block, the file is left in good order.
 
-        Raises IngestNotFound, FileNotFound, UploadClosed, UploadExpired, WriterBusy, Draining, StorageFull.
+        Raises IngestNotFound, FileNotFound, UploadClosed, UploadExpired, WriterBusy, WriterSuperseded,
+        TooManyUploads, Draining, StorageFull, StorageFailed.
         """
         if self._draining:
             raise Draining
+        # Those that are being opened count: a thousand calls may come within one opening.
+        if len(self._sessions) + self._opening >= self._limits.max_uploads:
+            raise TooManyUploads(metadata={"limit": str(self._limits.max_uploads)})
         opened = await self._opened(ingest_id, file_name)
         if isinstance(opened, StoredAlready):
             yield opened
@@ -89,7 +108,11 @@ class Uploads:
         finally:
             if self._sessions.get(opened.file.id) is opened:
                 del self._sessions[opened.file.id]
-                await self._clean_up(self._abandon(opened, error))
+                await self._clean_up(self._leave(opened, error))
+
+    async def current(self, ingest_id: str, file_name: str) -> File:
+        """The file as it is. Raises IngestNotFound, FileNotFound."""
+        return await self._moves.named(ingest_id, file_name)
 
     async def finish(self, upload: UploadSession | StoredAlready, sha256: str) -> File:
         """Completes the upload; waits at most `finish_wait_seconds`, then answers the file as it is.
@@ -130,53 +153,94 @@ class Uploads:
         self._patience.end()
         while self._background:
             await asyncio.wait(set(self._background))
+        # Last: an opening that still ran in the background may have started it.
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _open(self, ingest_id: str, file_name: str) -> UploadSession | StoredAlready:
-        _, file = await self._moves.begin(ingest_id, file_name)
-        if file.state in HAS_ALL_BYTES:
-            return StoredAlready(file)
+        self._opening += 1
         try:
-            partial = await self._store.create_partial(file.id)
-        except Exception as error:
-            failure = failure_of(error)
-            await self._clean_up(self._patience.until_done(lambda: self._moves.fail(file, failure)))
+            return await self._open_session(ingest_id, file_name)
+        finally:
+            self._opening -= 1
+
+    async def _open_session(self, ingest_id: str, file_name: str) -> UploadSession | StoredAlready:
+        _, begun = await self._moves.begin(ingest_id, file_name)
+        if begun.state in HAS_ALL_BYTES:
+            return StoredAlready(begun)
+        # The epoch is written: a holder in this process hears of it at once, one in another within a second.
+        holder = self._sessions.get(begun.id)
+        if holder is not None:
+            holder.interrupt(WriterSuperseded())
+        partial, file = await take_partial(self._store, self._moves, begun, self._limits.takeover_seconds)
+        try:
+            head = await partial.read(0, min(MAGIC_BYTES, file.committed_size))
+        except IngestError:
+            await partial.close()
             raise
+        hasher = self._warm.take(file.id, file.writer_epoch, file.committed_size)
         pipeline = ChunkPipeline(
             partial,
-            self._new_hasher(),
+            hasher or self._new_hasher(),
             self._budget,
             self._limits,
             lambda committed_size: session.checkpointed(committed_size),  # noqa: PLW0108 (made below)
+            start_bytes=file.committed_size,
         )
         session = UploadSession(
-            file, self._moves, self._store, self._limits, pipeline, patience=self._patience
+            file, self._moves, self._store, self._limits, pipeline, patience=self._patience, head=head
         )
         self._sessions[file.id] = session
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch_writers())
         _log.info(
             "upload started",
-            extra={"ingest": ingest_id, "file": file_name, "size_bytes": file.size_bytes},
+            extra={
+                "ingest": ingest_id,
+                "file": file_name,
+                "size_bytes": file.size_bytes,
+                "committed_size": file.committed_size,
+            },
         )
         return session
+
+    async def _watch_writers(self) -> None:
+        """Sessions whose file another process took, or whose ingest was cancelled there, end."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if not self._sessions:
+                continue
+            try:
+                writers = await self._moves.writers(list(self._sessions))
+            except IngestError:
+                continue
+            for file_id, session in list(self._sessions.items()):
+                epoch, state = writers.get(file_id, (session.file.writer_epoch, FileState.FAILED))
+                if epoch > session.file.writer_epoch and state is not FileState.FAILED:
+                    session.interrupt(WriterSuperseded())
+                elif state is FileState.FAILED:
+                    session.interrupt(UploadClosed())
 
     async def _complete(self, session: UploadSession, sha256: str) -> File:
         try:
             return await session.complete(sha256)
         except BaseException as error:
-            await self._clean_up(self._abandon(session, error))
+            await self._clean_up(self._leave(session, error))
             raise
 
     async def _clean_up(self, work: Coroutine[Any, Any, Any]) -> None:
         """Sees `work` through in the background; its caller waits for it only for a moment."""
         await asyncio.wait({self._background_task(work)}, timeout=_CLEAN_UP_SECONDS)
 
-    @staticmethod
-    async def _abandon(session: UploadSession, error: BaseException | None) -> None:
+    async def _leave(self, session: UploadSession, error: BaseException | None) -> None:
         try:
-            await session.abandon(error)
+            await session.leave(error)
+            self._warm.keep(session.file.id, session.file.writer_epoch, session.pipeline.hasher)
         except Exception:  # noqa: BLE001 (logged)
-            # The client is to hear why its upload failed, not that the clean-up failed too; the next boot
-            # puts right what is left.
-            _log.exception("an upload that failed could not be cleaned up", extra={"file": session.file.id})
+            # The client is to hear why its upload ended, not that the clean-up failed too; the sweep and the
+            # next boot put right what is left.
+            _log.exception("an upload could not be left in good order", extra={"file": session.file.id})
 
     async def _finished_before(self, file: File, sha256: str) -> File:
         """A file that was complete when this call began: wait for its end as long as `finish` may."""
@@ -206,7 +270,7 @@ class Uploads:
             opened = await opening
             if isinstance(opened, UploadSession):
                 self._sessions.pop(opened.file.id, None)
-                await self._abandon(opened, cancelled)
+                await self._leave(opened, cancelled)
 
     def _background_task(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.create_task(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -22,6 +23,7 @@ from ingest_service.vocabulary.states import (
 _CANCELLED = frozenset({IngestState.CANCELLING, IngestState.CANCELLED})
 #: Why a cancelled ingest, and what of it took bytes, ended.
 _CLOSED = Failure(Reason.UPLOAD_CLOSED, "The ingest was cancelled.")
+_EXPIRED = Failure(Reason.UPLOAD_EXPIRED, "The upload was given up: its bytes did not come for too long.")
 #: A target that says something new for ever must not fill the table (design.md section 5).
 MAX_STATUS_EVENTS = 1000
 
@@ -78,8 +80,12 @@ class Change:
         """Worth knowing, but no failure."""
         self.events.append(bodies.notice(message))
 
-    def cancel(self) -> None:
-        """Stops all that can be stopped (design.md section 2): a running step is asked to, not torn away."""
+    def cancel(self, unattended: Collection[str] = ()) -> None:
+        """Stops all that can be stopped (design.md section 2): a running step is asked to, not torn away.
+
+        `unattended` are deployments that no worker holds a lease of: their worker is gone, and perhaps nobody
+        here has their target in its settings any more.
+        """
         if self.after.done or self.after.state is IngestState.CANCELLING:
             return
         self._cancelling = True
@@ -89,9 +95,25 @@ class Change:
         for deployment in self.after.deployments:
             if deployment.state is DeploymentState.PENDING:
                 self._put_deployment(deployment.id, DeploymentState.CANCELLED, next_attempt_at=None)
+            elif deployment.state in DEPLOYMENT_MOVING and deployment.id in unattended:
+                self._put_deployment(deployment.id, DeploymentState.CANCELLED, next_attempt_at=None)
+                self.notice(f"Nobody is at work on {deployment.target}; what it may have begun is not known.")
             elif deployment.state in DEPLOYMENT_MOVING:
                 self._put_deployment(deployment.id, deployment.state, cancel_requested=True)
         self._derive()
+
+    def expire(self) -> None:
+        """Its bytes did not come for too long: the ingest ends, and what it has of them may go."""
+        if self.after.done:
+            return
+        for file in self.after.files:
+            if file.state in FILE_OPEN:
+                self._put_file(
+                    file.id, FileState.FAILED, failure=_EXPIRED, writer_epoch=file.writer_epoch + 1
+                )
+        self._close_waiting_deployments()
+        self.after = replace(self.after, state=IngestState.EXPIRED, failure=_EXPIRED)
+        self.events.append(bodies.ingest_state(self.after))
 
     def _put_file(self, file_id: str, state: FileState, **values: Any) -> File:
         old = next(file for file in self.after.files if file.id == file_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -27,7 +26,7 @@ from ingest_service.rpc.names import (
 )
 from ingest_service.rpc.not_served import NotServedYet
 from ingest_service.rpc.parse import ingest_states, new_ingest
-from ingest_service.rpc.upload_call import end_unused, first_message, receive_file
+from ingest_service.rpc.upload_call import first_message, receive_file
 from ingest_service.vocabulary.errors import OptionUnsupported, StreamProtocol
 
 #: Initial metadata of an Upload that creates its ingest.
@@ -70,21 +69,15 @@ class IngestServicer(IngestServiceServicer):
             ingest_id, name = parse_file_name(start.file)
         else:
             raise StreamProtocol("`start` names a file or holds a CreateIngestRequest.", field="start")
-        file = await receive_file(messages, self._uploads, ingest_id, name, self._limits.idle_seconds)
+        file = await receive_file(messages, self._uploads, ingest_id, name, self._limits)
         return file_message(file)
 
     async def _create_for_upload(self, request: pb.CreateIngestRequest, context: Any) -> tuple[str, str]:
         if len(request.files) != 1:
             raise OptionUnsupported("An upload that creates its ingest has exactly one file.", field="files")
-        creating = asyncio.create_task(self._ingests.create(new_ingest(request)))
-        try:
-            ingest = await asyncio.shield(creating)
-            # At once: a client whose link breaks now still knows what to ask for.
-            await context.send_initial_metadata(((INGEST_METADATA, ingest_name(ingest.id)),))
-        except BaseException:
-            # The client may be gone and its ingest there all the same: it ends like any upload that broke.
-            await asyncio.shield(asyncio.create_task(end_unused(creating, self._uploads)))
-            raise
+        ingest = await self._ingests.create(new_ingest(request))
+        # At once: a client whose link breaks now still knows what to ask for.
+        await context.send_initial_metadata(((INGEST_METADATA, ingest_name(ingest.id)),))
         return ingest.id, ingest.files[0].file_name
 
     async def GetIngest(self, request: pb.GetIngestRequest, context: Any) -> resources_pb2.Ingest:
@@ -125,7 +118,7 @@ class IngestServicer(IngestServiceServicer):
             recommended_chunk_bytes=self._limits.recommended_chunk_bytes,
             max_file_bytes=self._limits.max_file_bytes,
             digest_required=self._limits.require_digest,
-            resumable=False,
+            resumable=True,
             formats=["gguf"],
             targets=self._targets,
             upload_idle_timeout=Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9)),

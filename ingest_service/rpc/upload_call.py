@@ -13,11 +13,14 @@ from collections.abc import AsyncIterator
 
 from model_ingest.v1.ingest_service_pb2 import UploadRequest, UploadStart
 
+from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.session import UploadSession
 from ingest_service.ingests.uploads import StoredAlready, Uploads
 from ingest_service.rpc.undecodable import UndecodableMessage
-from ingest_service.vocabulary.errors import IngestError, StreamProtocol, UploadClosed, UploadStalled
-from ingest_service.vocabulary.records import File, Ingest
+from ingest_service.vocabulary.errors import StreamProtocol, UploadStalled
+from ingest_service.vocabulary.records import File
+
+_MINUTE_SECONDS = 60.0
 
 
 async def first_message(messages: AsyncIterator[UploadRequest], idle_seconds: float) -> UploadStart:
@@ -35,49 +38,59 @@ async def first_message(messages: AsyncIterator[UploadRequest], idle_seconds: fl
 
 
 async def receive_file(
-    messages: AsyncIterator[UploadRequest],
-    uploads: Uploads,
-    ingest_id: str,
-    file_name: str,
-    idle_seconds: float,
+    messages: AsyncIterator[UploadRequest], uploads: Uploads, ingest_id: str, file_name: str, limits: Limits
 ) -> File:
-    """Chunks and `finish` of one file; answers the file. Raises what the session raises."""
+    """Chunks and `finish` of one file; answers the file, resumable if `finish` never came.
+
+    Raises what the session raises.
+    """
     undecodable: UndecodableMessage | None = None
     async with uploads.receive(ingest_id, file_name) as upload:
         try:
-            sha256 = await _until_finish(messages, upload, idle_seconds)
+            sha256 = await _until_finish(messages, upload, limits)
         except UndecodableMessage as error:
             # To the domain, a stream that ended: no fault of the service's.
             undecodable, sha256 = error, None
         if sha256 is not None:
             return await uploads.finish(upload, sha256)
-        if isinstance(upload, StoredAlready) and undecodable is None:
-            return upload.file
     if undecodable is not None:
         raise undecodable
-    raise UploadClosed(
-        "The stream ended before `finish`; this version cannot resume it: create a new ingest."
-    )
+    return await uploads.current(ingest_id, file_name)
 
 
-async def end_unused(creating: asyncio.Task[Ingest], uploads: Uploads) -> None:
-    """Ends the upload of an ingest that was created for a call which ended before the first chunk."""
-    with contextlib.suppress(IngestError):
-        ingest = await creating
-        async with uploads.receive(ingest.id, ingest.files[0].file_name):
-            pass
+class _Pace:
+    """Is the client still sending? Counts what came within each minute."""
+
+    def __init__(self, limits: Limits, now_seconds: float) -> None:
+        self._least = limits.min_bytes_per_minute
+        self._since = now_seconds
+        self._bytes = 0
+
+    def pause(self, seconds: float) -> None:
+        """For so long it was not the client's turn."""
+        self._since += seconds
+
+    def is_too_slow(self, size_bytes: int, now_seconds: float) -> bool:
+        """Takes note of a chunk; True if the minute that just ended brought too little."""
+        self._bytes += size_bytes
+        if now_seconds - self._since < _MINUTE_SECONDS:
+            return False
+        too_slow = self._bytes < self._least
+        self._since, self._bytes = now_seconds, 0
+        return too_slow
 
 
 async def _until_finish(
-    messages: AsyncIterator[UploadRequest], upload: UploadSession | StoredAlready, idle_seconds: float
+    messages: AsyncIterator[UploadRequest], upload: UploadSession | StoredAlready, limits: Limits
 ) -> str | None:
     """Feeds the session; answers the sha256 of `finish` ("" if none), or None if the stream just ended."""
     loop = asyncio.get_running_loop()
     session = upload if isinstance(upload, UploadSession) else None
+    pace = _Pace(limits, loop.time())
     try:
-        async with asyncio.timeout(idle_seconds) as deadline:
+        async with asyncio.timeout(limits.idle_seconds) as deadline:
             if session is not None:
-                session.on_interrupt(lambda: deadline.reschedule(loop.time()))
+                session.on_interrupt(lambda: _expire(deadline))
                 if session.interruption is not None:
                     # Between its opening and here nobody was told.
                     raise session.interruption
@@ -92,10 +105,17 @@ async def _until_finish(
                         "After `start` come chunks and one `finish`, nothing else.", field="message"
                     )
                 if session is not None:
-                    await _take(session, message)
+                    began = loop.time()
+                    taken = await _take(session, message)
+                    # A store that is slow to take the bytes is not the client's fault.
+                    pace.pause(loop.time() - began)
                     if session.interruption is not None:
                         raise session.interruption
-                deadline.reschedule(loop.time() + idle_seconds)
+                    if pace.is_too_slow(taken, loop.time()):
+                        raise UploadStalled(
+                            f"The stream brought fewer than {limits.min_bytes_per_minute} bytes in a minute."
+                        )
+                deadline.reschedule(loop.time() + limits.idle_seconds)
     except TimeoutError:
         if session is not None and session.interruption is not None:
             raise session.interruption from None
@@ -103,8 +123,15 @@ async def _until_finish(
     return None
 
 
-async def _take(session: UploadSession, message: UploadRequest) -> None:
+def _expire(deadline: asyncio.Timeout) -> None:
+    # RuntimeError: the idle limit fired in this very turn of the loop; the reader wakes up either way.
+    with contextlib.suppress(RuntimeError):
+        deadline.reschedule(asyncio.get_running_loop().time())
+
+
+async def _take(session: UploadSession, message: UploadRequest) -> int:
     chunk = message.chunk
     # `chunk.data` copies its bytes at each access (peers.md P8): read it once.
     data = chunk.data
     await session.chunk(chunk.offset, data, chunk.crc32c if chunk.HasField("crc32c") else None)
+    return len(data)

@@ -6,7 +6,7 @@ partial is poisoned: what was not synced before is not to be trusted (security.m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -25,12 +25,24 @@ class PartialFile(Protocol):
         """Writes the buffers one after the other from `offset` on. Not durable before `sync`."""
         ...
 
+    async def read(self, offset: int, size_bytes: int) -> bytes:
+        """Up to `size_bytes` of what was written from `offset` on."""
+        ...
+
+    async def truncate(self, size_bytes: int) -> None:
+        """Cuts off what lies behind."""
+        ...
+
     async def sync(self) -> None:
         """Makes everything written before this call durable, the file's own existence included."""
         ...
 
     async def size_bytes(self) -> int:
         """How long it is now."""
+        ...
+
+    async def remove(self) -> None:
+        """Removes it, durably, and lets go of it."""
         ...
 
     async def close(self) -> None:
@@ -55,7 +67,7 @@ class BlobStore(Protocol):
     """Keeps blobs under their digests, and partials until they become blobs."""
 
     async def create_partial(self, partial_id: str) -> PartialFile:
-        """A new, empty partial, locked."""
+        """A new, empty partial, locked. Raises WriterBusy if there is one already."""
         ...
 
     async def open_partial(self, partial_id: str) -> PartialFile | None:
@@ -73,7 +85,8 @@ class BlobStore(Protocol):
     async def publish(self, partial_id: str, sha256: str) -> None:
         """Moves a synced partial to its final place, durably. Finishes what a crash left half done.
 
-        Raises StorageFailed if neither the partial nor the blob is there.
+        Raises StorageFailed if neither the partial nor the blob is there, WriterBusy while another process
+        works on the same digest for too long: ask again later.
         """
         ...
 
@@ -83,6 +96,24 @@ class BlobStore(Protocol):
 
     def open_blob(self, sha256: str) -> AbstractAsyncContextManager[BlobReader]:
         """The blob, open for reading. Raises BlobCorrupt if it is not there."""
+        ...
+
+    async def blob_digests(self) -> list[str]:
+        """Every blob there is."""
+        ...
+
+    async def remove_blob(self, sha256: str, unwanted: Callable[[], Awaitable[bool]]) -> bool:
+        """Removes a blob if `unwanted`, asked while nobody can publish it, says so; False if not.
+
+        Raises WriterBusy as `publish` does.
+        """
+        ...
+
+    async def quarantine_blob(self, sha256: str, unknown: Callable[[], Awaitable[bool]]) -> str | None:
+        """Moves a blob out of the store's way, for a person to look at; answers where it is.
+
+        None if `unknown`, asked while nobody can publish it, says no, or it is gone. Raises WriterBusy.
+        """
         ...
 
     async def probe(self) -> None:

@@ -5,6 +5,7 @@ hashlib lets go of the GIL for more than 2 KiB, so hashing and writing run side 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 
@@ -19,10 +20,23 @@ class Sha256:
     def __init__(self, executor: FileExecutor) -> None:
         self._executor = executor
         self._hash = hashlib.sha256()
+        self._hashed_bytes = 0
+        self._running: asyncio.Future[None] | None = None
+
+    @property
+    def hashed_bytes(self) -> int:
+        """Bytes taken in so far; certain only when no update runs (`settle`)."""
+        return self._hashed_bytes
 
     async def update(self, buffers: Sequence[Buffer]) -> None:
         """Takes in the buffers, in order."""
-        await self._executor.run(self._update, list(buffers))
+        self._running = self._executor.submit(self._update, list(buffers))
+        await asyncio.shield(self._running)
+
+    async def settle(self) -> None:
+        """Waits for an update whose caller was cancelled: it goes on in its thread."""
+        if self._running is not None:
+            await asyncio.wait({self._running})
 
     def digest(self) -> str:
         """`sha256:<hex>` of all that was taken in."""
@@ -31,3 +45,4 @@ class Sha256:
     def _update(self, buffers: list[Buffer]) -> None:
         for buffer in buffers:
             self._hash.update(buffer)
+            self._hashed_bytes += len(buffer)

@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from ingest_service.storage.base import BlobReader, PartialFile
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.local_blob import LocalBlobReader
 from ingest_service.storage.local_partial import LocalPartial
-from ingest_service.vocabulary.errors import BlobCorrupt, StorageFailed, WriterBusy
+from ingest_service.vocabulary.errors import BlobCorrupt, WriterBusy
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -54,7 +54,10 @@ class LocalBlobStore:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
         def create() -> int:
-            descriptor = os.open(path, flags, 0o600)
+            try:
+                descriptor = os.open(path, flags, 0o600)
+            except FileExistsError:
+                raise WriterBusy from None
             # Between open and lock a booting process may have taken it for an orphan, and removed it.
             if not posix.try_lock(descriptor) or not posix.is_same_file(descriptor, path):
                 os.close(descriptor)
@@ -135,6 +138,43 @@ class LocalBlobStore:
         finally:
             await self._executor.run(os.close, descriptor)
 
+    async def blob_digests(self) -> list[str]:
+        def found() -> list[str]:
+            names = (path.name.replace("-", ":", 1) for path in self._blobs.glob("sha256-*"))
+            return sorted(name for name in names if _DIGEST.fullmatch(name))
+
+        return await self._run(found)
+
+    async def remove_blob(self, sha256: str, unwanted: Callable[[], Awaitable[bool]]) -> bool:
+        path = self._blob_path(sha256)
+
+        def remove() -> None:
+            path.unlink(missing_ok=True)
+            posix.sync_directory(self._blobs)
+
+        async with self._digest_lock(sha256):
+            if not await unwanted():
+                return False
+            await self._run(remove)
+        return True
+
+    async def quarantine_blob(self, sha256: str, unknown: Callable[[], Awaitable[bool]]) -> str | None:
+        path = self._blob_path(sha256)
+        directory = self._blobs.parent / "quarantine"
+
+        def move() -> str | None:
+            posix.make_directory(directory, 0o700)
+            try:
+                path.rename(directory / path.name)
+            except FileNotFoundError:
+                return None
+            posix.sync_directory(directory)
+            posix.sync_directory(self._blobs)
+            return str(directory / path.name)
+
+        async with self._digest_lock(sha256):
+            return await self._run(move) if await unknown() else None
+
     async def probe(self) -> None:
         # Not the process id: in two containers on one volume both may be 1.
         path = self._uploads / f".probe-{secrets.token_hex(8)}"
@@ -187,7 +227,8 @@ class LocalBlobStore:
             waited = 0.0
             while not posix.try_lock(descriptor):
                 if waited >= _LOCK_WAIT_SECONDS:
-                    raise StorageFailed("The store's lock for this digest is held for too long.")
+                    # Not a failure of the store: whoever holds it may only stand still, and no byte is lost.
+                    raise WriterBusy("Another process is at work on the same bytes.")
                 await asyncio.sleep(_LOCK_POLL_SECONDS)
                 waited += _LOCK_POLL_SECONDS
             yield

@@ -39,6 +39,12 @@ class LocalPartial:
     async def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         await self._run(lambda descriptor: posix.write_all(descriptor, offset, buffers))
 
+    async def read(self, offset: int, size_bytes: int) -> bytes:
+        return await self._run(lambda descriptor: os.pread(descriptor, size_bytes, offset))
+
+    async def truncate(self, size_bytes: int) -> None:
+        await self._run(lambda descriptor: os.ftruncate(descriptor, size_bytes))
+
     async def sync(self) -> None:
         parent_synced = self._parent_synced
         await self._run(lambda descriptor: self._sync(descriptor, parent_synced))
@@ -52,6 +58,14 @@ class LocalPartial:
 
     async def size_bytes(self) -> int:
         return await self._run(lambda descriptor: os.fstat(descriptor).st_size)
+
+    async def remove(self) -> None:
+        await self._run(self._unlink)
+        await self.close()
+
+    def _unlink(self, descriptor: int) -> None:
+        self._path.unlink(missing_ok=True)
+        posix.sync_directory(self._path.parent)
 
     async def close(self) -> None:
         while self._running:

@@ -49,6 +49,8 @@ class File:
     sha256: str | None
     deduplicated: bool
     writer_epoch: int
+    #: When it was declared, taken by a writer, or last got durable bytes.
+    progress_at: datetime
     failure: Failure | None = None
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -118,8 +120,17 @@ async def test_the_boot_log_tells_what_is_there(tmp_path: Path, sqlite_url: str)
 
 def test_migrate_and_check(tmp_path: Path, sqlite_url: str) -> None:
     variables = environment(tmp_path / "data", sqlite_url)
-    assert run("migrate", variables).stdout == "schema: none -> 0001\n"
-    assert run("migrate", variables).stdout == "schema: 0001 -> 0001\n"
+    assert run("migrate", variables).stdout == "schema: none -> 0002\n"
+    assert run("migrate", variables).stdout == "schema: 0002 -> 0002\n"
     checked = run("check", variables)
     assert checked.returncode == 0
     assert f"INGEST_DATA_DIR={tmp_path / 'data'}\n" in checked.stdout
+
+
+@pytest.mark.parametrize("command", ["migrate", "serve"])
+def test_a_database_that_a_newer_version_migrated(command: str, tmp_path: Path, sqlite_url: str) -> None:
+    variables = environment(tmp_path / "data", sqlite_url)
+    run("migrate", variables)
+    with contextlib.closing(sqlite3.connect(sqlite_url.partition("///")[2])) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert_refused(run(command, variables), "INGEST_DATABASE_URL", "newer")

@@ -20,6 +20,12 @@ def _no_server_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MODEL_INGEST_SERVER", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_in_the_home_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The client remembers unfinished pushes; those of tests are nobody's business."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture
 async def script() -> AsyncIterator[Script]:
     async with serve(Script()) as running:

@@ -49,6 +49,7 @@ def file(state: FileState = FileState.PENDING, **values: Any) -> File:
         "sha256": digest(7) if state in {FileState.PUBLISHING, FileState.STORED} else None,
         "deduplicated": False,
         "writer_epoch": 1,
+        "progress_at": later(0),
     }
     return File(**(fields | values))
 

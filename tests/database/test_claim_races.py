@@ -81,7 +81,7 @@ async def test_a_checkpoint_waits_for_the_end_of_its_file(database: Database) ->
 
     async def checkpoint() -> bool:
         await locked.wait()
-        return await database.transact(lambda tx: tx.files.checkpoint(one.files[0].id, 1, 50))
+        return await database.transact(lambda tx: tx.files.checkpoint(one.files[0].id, 1, 50, later(1)))
 
     running = asyncio.create_task(checkpoint())
 

@@ -7,14 +7,14 @@ import pytest
 from ingest_service.database import Database
 from ingest_service.vocabulary.records import Ingest
 from ingest_service.vocabulary.states import FileState
-from tests.database.records import file, get, ingest, insert
+from tests.database.records import file, get, ingest, insert, later
 
 _OPEN = {FileState.UPLOADING, FileState.VERIFYING}
 _UNFINISHED = {*_OPEN, FileState.PUBLISHING}
 
 
 async def _checkpoint(database: Database, one: Ingest, size: int, epoch: int = 3) -> bool:
-    return await database.transact(lambda tx: tx.files.checkpoint(one.files[0].id, epoch, size))
+    return await database.transact(lambda tx: tx.files.checkpoint(one.files[0].id, epoch, size, later(1)))
 
 
 async def _committed(database: Database, one: Ingest) -> int:
@@ -46,7 +46,7 @@ async def test_a_smaller_one_changes_nothing_and_is_no_error(database: Database)
 
 
 async def test_of_a_file_that_is_not_there(database: Database) -> None:
-    assert not await database.transact(lambda tx: tx.files.checkpoint("none", 1, 1))
+    assert not await database.transact(lambda tx: tx.files.checkpoint("none", 1, 1, later(1)))
 
 
 async def test_other_files_are_left_alone(database: Database) -> None:

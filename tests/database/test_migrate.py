@@ -6,9 +6,11 @@ import asyncio
 import os
 import sqlite3
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -48,6 +50,41 @@ async def test_migrating_again_changes_nothing(empty_url: str) -> None:
         await sql(database, "INSERT INTO store (id, store_id) VALUES (1, 'kept')")
         assert await migrate(database) == (_head(), _head())
         assert await sql(database, "SELECT store_id FROM store") == [("kept",)]
+
+
+async def test_files_from_before_resume_count_as_if_they_had_moved_just_now(empty_url: str) -> None:
+    """Else the first sweep after the upgrade would expire every unfinished upload."""
+    async with opened(empty_url) as database:
+        config = alembic_config()
+
+        def to_first(connection: Connection) -> None:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0001")
+
+        async with database.engine.begin() as connection:
+            await connection.run_sync(to_first)
+        await sql(
+            database,
+            "INSERT INTO ingests (number, id, model, canonical_model, state, options, last_sequence,"
+            " created_at, updated_at) VALUES (1, 'i', 'm', 'm', 'UPLOADING', '{}', 0, 1, 1)",
+        )
+        for name in ("a", "b"):
+            await sql(
+                database,
+                "INSERT INTO files (id, ingest_id, position, file_name, role, state, size_bytes,"
+                " committed_size, deduplicated, writer_epoch)"
+                " VALUES (:name, 'i', 0, :name, 'MODEL', 'UPLOADING', 100, 40, false, 3)",
+                name=name,
+            )
+        before = datetime.now(UTC) - timedelta(minutes=5)
+        assert await migrate(database) == ("0001", _head())
+        ingest = await database.read(lambda tx: tx.ingests.get("i"))
+        assert ingest is not None
+        for part in ingest.files:
+            assert (part.committed_size, part.writer_epoch) == (40, 3)
+            assert before < part.progress_at < before + timedelta(minutes=10)
+        async with database.engine.connect() as connection:
+            assert await connection.run_sync(_differences) == []
 
 
 async def test_many_that_migrate_an_empty_database_at_once_all_succeed(empty_url: str) -> None:

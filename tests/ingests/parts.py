@@ -27,7 +27,7 @@ from ingest_service.ingests.uploads import StoredAlready, Uploads
 from ingest_service.storage import BlobReader, BlobStore, FileExecutor, LocalBlobStore, PartialFile, Sha256
 from ingest_service.storage.base import Buffer
 from ingest_service.vocabulary.records import File, Ingest
-from ingest_service.vocabulary.states import FileRole
+from ingest_service.vocabulary.states import FileRole, FileState, IngestState
 from tests.support.files import digest, gguf
 
 _T = TypeVar("_T")
@@ -113,6 +113,17 @@ class HookedPartial:
         await self._partial.write(offset, buffers)
         self.written_bytes = offset + sum(map(len, buffers))
 
+    async def read(self, offset: int, size_bytes: int) -> bytes:
+        return await self._partial.read(offset, size_bytes)
+
+    async def truncate(self, size_bytes: int) -> None:
+        await self._hooks.run("truncate")
+        await self._partial.truncate(size_bytes)
+
+    async def remove(self) -> None:
+        await self._hooks.run("remove")
+        await self._partial.remove()
+
     async def sync(self) -> None:
         covered = self.written_bytes
         await self._hooks.run("sync")
@@ -140,7 +151,8 @@ class HookedStore:
 
     async def open_partial(self, partial_id: str) -> PartialFile | None:
         await self._hooks.run("open_partial")
-        return await self._store.open_partial(partial_id)
+        opened = await self._store.open_partial(partial_id)
+        return None if opened is None else HookedPartial(opened, self._hooks)
 
     async def remove_partial(self, partial_id: str) -> bool:
         await self._hooks.run("remove_partial")
@@ -159,6 +171,16 @@ class HookedStore:
     def open_blob(self, sha256: str) -> AbstractAsyncContextManager[BlobReader]:
         return self._store.open_blob(sha256)
 
+    async def blob_digests(self) -> list[str]:
+        return await self._store.blob_digests()
+
+    async def remove_blob(self, sha256: str, unwanted: Callable[[], Awaitable[bool]]) -> bool:
+        await self._hooks.run("remove_blob")
+        return await self._store.remove_blob(sha256, unwanted)
+
+    async def quarantine_blob(self, sha256: str, unknown: Callable[[], Awaitable[bool]]) -> str | None:
+        return await self._store.quarantine_blob(sha256, unknown)
+
     async def probe(self) -> None:
         await self._hooks.run("probe")
         await self._store.probe()
@@ -174,9 +196,16 @@ class HookedHasher:
         self._hasher = hasher
         self._hooks = hooks
 
+    @property
+    def hashed_bytes(self) -> int:
+        return self._hasher.hashed_bytes
+
     async def update(self, buffers: list[bytes]) -> None:
         await self._hooks.run("hash")
         await self._hasher.update(buffers)
+
+    async def settle(self) -> None:
+        await self._hasher.settle()
 
     def digest(self) -> str:
         return self._hasher.digest()
@@ -249,10 +278,39 @@ class Parts:
     def partials(self) -> list[str]:
         return [path.name for path in (self.data_dir / "uploads").glob("*.part")]
 
+    def kept(self, file: File) -> bytes:
+        """What is in the file's partial; nothing if there is none."""
+        path = self.data_dir / "uploads" / f"{file.id}.part"
+        return path.read_bytes() if path.exists() else b""
+
     def blob(self, data: bytes) -> bytes | None:
         """The stored bytes that ought to be `data`."""
         path = self.data_dir / "blobs" / digest(data).replace(":", "-")
         return path.read_bytes() if path.exists() else None
+
+
+async def check_resumable(parts: Parts, ingest: Ingest, data: bytes, *, distrusted: bool = False) -> int:
+    """The file waits for the rest, exactly its committed bytes are kept, and the same push then ends well.
+
+    Answers how many bytes had not to be sent again. `distrusted`: what lies behind the committed bytes was
+    never synced, and may be anything by then.
+    """
+    await eventually(lambda: not parts.uploads._background)
+    after = await parts.ingests.get(ingest.id)
+    file = after.files[0]
+    assert (after.state, file.state, file.failure) == (IngestState.UPLOADING, FileState.UPLOADING, None)
+    assert (parts.uploads.active, parts.uploads.held_bytes) == (0, 0)
+    assert parts.blob(data) is None
+    kept = parts.kept(file)
+    assert kept[: file.committed_size] == data[: file.committed_size]
+    if distrusted:
+        path = parts.data_dir / "uploads" / f"{file.id}.part"
+        path.write_bytes(data[: file.committed_size] + bytes(len(kept) - file.committed_size))
+    else:
+        assert len(kept) == file.committed_size
+    assert (await parts.push(ingest, data)).state is FileState.STORED
+    assert parts.blob(data) == data
+    return file.committed_size
 
 
 async def send_chunks(upload: UploadSession | StoredAlready, data: bytes) -> None:

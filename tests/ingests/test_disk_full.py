@@ -79,7 +79,7 @@ async def refused_upload(service: RunningService, disk: Path) -> tuple[grpc.Stat
 async def test_a_file_that_cannot_fit_is_refused_before_a_byte_is_sent(
     small_disk: Path, start_service: StartService
 ) -> None:
-    service = await start_service(data_dir=small_disk / "data", readiness_seconds=300)
+    service = await start_service(data_dir=small_disk / "data", readiness_seconds=300, free_floor_bytes=0)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.ingests.CreateIngest(create_request(SIZE))
     assert refusal(caught.value) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL")
@@ -88,7 +88,7 @@ async def test_a_file_that_cannot_fit_is_refused_before_a_byte_is_sent(
 async def test_a_disk_that_fills_up_during_an_upload_ends_it_and_gets_its_space_back(
     small_disk: Path, start_service: StartService
 ) -> None:
-    service = await start_service(data_dir=small_disk / "data", readiness_seconds=300)
+    service = await start_service(data_dir=small_disk / "data", readiness_seconds=300, free_floor_bytes=0)
     code, reason, name, filler = await refused_upload(service, small_disk)
     assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "STORAGE_FULL")
     assert not list((small_disk / "data" / "uploads").glob("*.part"))
@@ -107,7 +107,9 @@ async def test_a_disk_that_fills_up_with_the_database_on_it_loses_nothing_either
     small_disk: Path, start_service: StartService
 ) -> None:
     url = f"sqlite+aiosqlite:///{small_disk / 'ingest.db'}"
-    service = await start_service(data_dir=small_disk / "data", database_url=url, readiness_seconds=300)
+    service = await start_service(
+        data_dir=small_disk / "data", database_url=url, readiness_seconds=300, free_floor_bytes=0
+    )
     before = gguf(MEBIBYTE, seed=1)
     assert (await push(service.ingests, before, "before")).state == resources_pb2.Ingest.STATE_STORED
     code, reason, name, filler = await refused_upload(service, small_disk)
@@ -133,7 +135,9 @@ async def test_a_database_without_room_refuses_calls_and_is_no_unforeseen_fault(
     small_disk: Path, start_service: StartService
 ) -> None:
     url = f"sqlite+aiosqlite:///{small_disk / 'ingest.db'}"
-    service = await start_service(data_dir=small_disk / "data", database_url=url, readiness_seconds=300)
+    service = await start_service(
+        data_dir=small_disk / "data", database_url=url, readiness_seconds=300, free_floor_bytes=0
+    )
     # One that reads alone first: SQLite's own files are there.
     assert (await push(service.ingests, gguf(MEBIBYTE), "before")).state == resources_pb2.Ingest.STATE_STORED
     filler = fill(small_disk)

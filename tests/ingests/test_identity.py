@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest_service.ingests import boot
-from ingest_service.ingests.boot import WrongStore, check_identity
+from ingest_service.ingests import identity
+from ingest_service.ingests.identity import WrongStore, check_identity
 from ingest_service.storage.identity import network_file_system, read_store_id, write_store_id
 from ingest_service.vocabulary.errors import BackendDown
 from tests.ingests.parts import Parts, raising
@@ -96,7 +96,7 @@ async def test_a_network_file_system_anywhere_below_is_refused(
     mounts = tmp_path / "mountinfo"
     point = tmp_path / mounted
     mounts.write_text(f"1 0 0:1 / / rw - ext4 /dev/sda rw\n2 1 0:2 / {point} rw - nfs4 server:/export rw\n")
-    monkeypatch.setattr(boot, "network_file_system", lambda path: network_file_system(path, mounts))
+    monkeypatch.setattr(identity, "network_file_system", lambda path: network_file_system(path, mounts))
     with pytest.raises(WrongStore, match=rf"^{setting}: .* network file system \(nfs4\).* use a local one"):
         await check(parts_on_sqlite)
     assert await in_database(parts_on_sqlite) is None

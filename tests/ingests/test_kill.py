@@ -7,11 +7,11 @@ import random
 from pathlib import Path
 
 import grpc
-from model_ingest.v1 import errors_pb2, resources_pb2
+from model_ingest.v1 import resources_pb2
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest
 
 from tests.ingests.calls import UploadCall
-from tests.support.files import MEBIBYTE, create_request, digest, gguf, push, upload_messages
+from tests.support.files import MEBIBYTE, create_request, digest, gguf, push, send, upload_messages
 from tests.support.service import ServiceProcess, environment
 from tests.support.stubs import IngestStub, ingest_stub
 
@@ -43,7 +43,7 @@ async def killed_upload(process: ServiceProcess, data: bytes, source: random.Ran
 
 
 async def check(stub: IngestStub, name: str, data: bytes, data_dir: Path, *, acknowledged: bool) -> str:
-    """After the restart: stored and intact, or given up."""
+    """After the restart: stored and intact, or as it was at its last checkpoint, from which it goes on."""
     ingest = await stub.GetIngest(GetIngestRequest(name=name))
     file = ingest.files[0]
     blob = data_dir / "blobs" / digest(data).replace(":", "-")
@@ -55,9 +55,17 @@ async def check(stub: IngestStub, name: str, data: bytes, data_dir: Path, *, ack
     assert not acknowledged, "an acknowledged file was lost"
     if file.state == resources_pb2.File.STATE_PENDING:
         return "not begun"
-    assert file.state == resources_pb2.File.STATE_FAILED
-    assert ingest.failure.reason == errors_pb2.UPLOAD_INTERRUPTED
-    return "given up"
+    assert (ingest.state, file.state) == (
+        resources_pb2.Ingest.STATE_UPLOADING,
+        resources_pb2.File.STATE_UPLOADING,
+    )
+    kept = b"".join(path.read_bytes() for path in (data_dir / "uploads").glob("*.part"))
+    assert kept == data[: file.committed_size]
+    first, *chunks, finish = upload_messages(file.name, data, chunk_bytes=CHUNK_BYTES)
+    rest = [message for message in chunks if message.chunk.offset + CHUNK_BYTES > file.committed_size]
+    assert (await send(stub, [first, *rest, finish])).sha256 == digest(data)
+    assert digest(blob.read_bytes()) == digest(data)
+    return f"went on at {file.committed_size}"
 
 
 async def test_a_server_that_is_killed_at_any_moment_of_an_upload_loses_nothing(
@@ -77,13 +85,13 @@ async def test_a_server_that_is_killed_at_any_moment_of_an_upload_loses_nothing(
             data = gguf(source.randrange(1, 6 * MEBIBYTE), seed=number)
             name, acknowledged = await killed_upload(process, data, source)
             await process.start()
-            assert not list((data_dir / "uploads").glob("*.part"))
             async with channel(process) as opened:
                 stub = ingest_stub(opened)
                 ends.append(await check(stub, name, data, data_dir, acknowledged=acknowledged))
                 again = await push(stub, data, "again")
                 assert again.state == resources_pb2.Ingest.STATE_STORED
                 stored[again.name] = data
+                assert not list((data_dir / "uploads").glob("*.part"))
                 # And what was stored before is still what it was.
                 for former, bytes_ in stored.items():
                     assert await check(stub, former, bytes_, data_dir, acknowledged=True) == "stored"

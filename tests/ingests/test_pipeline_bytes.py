@@ -60,7 +60,8 @@ def test_any_chunking_gives_the_same_file(size: int, sizes: list[int], window: i
 async def test_put_waits_once_the_window_is_full_and_goes_on_when_there_is_room(
     tmp_path: Path, executor: FileExecutor
 ) -> None:
-    made = await new_rig(tmp_path, executor, window_bytes=1000)
+    # A chunk in the queue costs 256 bytes beside its own 100: the fourth does not fit.
+    made = await new_rig(tmp_path, executor, window_bytes=3 * 356 + 99)
     gate = made.hooks.before["write"] = Gate()
     pipeline, _ = await made.pipeline()
 
@@ -70,11 +71,11 @@ async def test_put_waits_once_the_window_is_full_and_goes_on_when_there_is_room(
 
     feeding = asyncio.create_task(feed())
     await gate.reached.wait()
-    while pipeline.received_bytes < 1000:
+    while pipeline.received_bytes < 300:
         await asyncio.sleep(0)
     for _ in range(100):
         await asyncio.sleep(0)
-        assert pipeline.received_bytes == made.budget.held_bytes == 1000
+        assert pipeline.received_bytes == made.budget.held_bytes == 300
     gate.open()
     await feeding
     assert await pipeline.drain() == digest(bytes(3000))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ingest_service.ingests.boot import Recovery
 from ingest_service.ingests.file_moves import FileMoves
+from ingest_service.ingests.recovery import Recovery
 from ingest_service.storage import LocalBlobStore
 from ingest_service.vocabulary.errors import StorageFailed, StorageFull
 from ingest_service.vocabulary.reasons import Reason
@@ -22,12 +22,19 @@ DATA = model_bytes(50 * KIBIBYTE)
 
 
 async def crashed(
-    parts: Parts, state: FileState, *, partial: bytes | None = None, blob: bytes | None = None
+    parts: Parts,
+    state: FileState,
+    *,
+    partial: bytes | None = None,
+    blob: bytes | None = None,
+    committed: int = 0,
 ) -> Ingest:
     """An ingest as a crash leaves it: the row in `state`, and these files."""
     moves = FileMoves(parts.database, clock)
     ingest = await parts.create(DATA, f"model-{new_id()}")
     _, file = await moves.begin(ingest.id, "model.gguf")
+    if committed:
+        await moves.checkpoint(file, committed)
     if state in {FileState.VERIFYING, FileState.PUBLISHING}:
         await moves.move(file, FileState.VERIFYING)
     if state is FileState.PUBLISHING:
@@ -46,9 +53,9 @@ def path_of(parts: Parts, file: File) -> Path:
 async def recover(parts: Parts) -> None:
     """Boots twice: a boot may itself be cut off, and the next one begins anew."""
     recovery = Recovery(parts.database, parts.store, clock=clock)
-    await recovery.run()
+    await recovery.at_boot()
     ingests, _ = await parts.ingests.page(model="", states=(), before_number=None, limit=100)
-    await recovery.run()
+    await recovery.at_boot()
     assert (await parts.ingests.page(model="", states=(), before_number=None, limit=100))[0] == ingests
 
 
@@ -59,31 +66,62 @@ async def check_failed(parts: Parts, ingest: Ingest, reason: Reason) -> None:
     assert after.failure.reason is reason
 
 
+async def check_kept(parts: Parts, ingest: Ingest, kept: bytes) -> None:
+    """It waits for the rest of its bytes, and only what is committed is there of them."""
+    after = await parts.ingests.get(ingest.id)
+    assert (after.state, after.files[0].state) == (IngestState.UPLOADING, FileState.UPLOADING)
+    assert after.files[0].committed_size == len(kept)
+    assert parts.kept(after.files[0]) == kept
+
+
 async def check_stored(parts: Parts, ingest: Ingest) -> None:
     after = await parts.ingests.get(ingest.id)
     assert (after.state, after.files[0].state) == (IngestState.STORED, FileState.STORED)
     assert after.files[0].committed_size == len(DATA)
     assert parts.blob(DATA) == DATA
-    assert parts.partials() == []
+    assert not path_of(parts, after.files[0]).exists()
     # The blob is on the books: it counts for those that come later.
     assert (await parts.create(DATA, "later", sha256=digest(DATA))).files[0].deduplicated
 
 
 @pytest.mark.parametrize("state", [FileState.UPLOADING, FileState.VERIFYING])
 @pytest.mark.parametrize("partial", [None, b"", DATA[:1000], DATA], ids=["none", "empty", "some", "all"])
-async def test_an_upload_that_a_crash_cut_off_is_given_up(
+async def test_an_upload_that_a_crash_cut_off_before_its_first_checkpoint_begins_anew(
     parts_on_sqlite: Parts, state: FileState, partial: bytes | None
 ) -> None:
     ingest = await crashed(parts_on_sqlite, state, partial=partial)
     await recover(parts_on_sqlite)
-    await check_failed(parts_on_sqlite, ingest, Reason.UPLOAD_INTERRUPTED)
+    await check_kept(parts_on_sqlite, ingest, b"")
+    assert (await parts_on_sqlite.push(ingest, DATA)).state is FileState.STORED
+
+
+@pytest.mark.parametrize("state", [FileState.UPLOADING, FileState.VERIFYING])
+@pytest.mark.parametrize("behind", [b"", b"never synced", bytes(len(DATA))], ids=["nothing", "some", "more"])
+async def test_an_upload_that_a_crash_cut_off_is_cut_to_its_last_checkpoint_and_goes_on(
+    parts_on_sqlite: Parts, state: FileState, behind: bytes
+) -> None:
+    ingest = await crashed(parts_on_sqlite, state, partial=DATA[:1000] + behind, committed=1000)
+    await recover(parts_on_sqlite)
+    await check_kept(parts_on_sqlite, ingest, DATA[:1000])
+    assert (await parts_on_sqlite.push(ingest, DATA)).state is FileState.STORED
+    assert parts_on_sqlite.blob(DATA) == DATA
+
+
+@pytest.mark.parametrize("state", [FileState.UPLOADING, FileState.VERIFYING])
+@pytest.mark.parametrize("partial", [None, b"", DATA[:999]], ids=["none", "empty", "shorter"])
+async def test_an_upload_whose_committed_bytes_are_gone_is_a_failure(
+    parts_on_sqlite: Parts, state: FileState, partial: bytes | None
+) -> None:
+    ingest = await crashed(parts_on_sqlite, state, partial=partial, committed=1000)
+    await recover(parts_on_sqlite)
+    await check_failed(parts_on_sqlite, ingest, Reason.STORAGE_FAILED)
     assert parts_on_sqlite.partials() == []
 
 
 @pytest.mark.parametrize(
     ("partial", "blob"),
-    [(DATA, None), (None, DATA), (DATA, DATA), (DATA, b"older, rotten bytes")],
-    ids=["partial", "blob", "both", "partial and a rotten blob"],
+    [(DATA, None), (None, DATA), (DATA, DATA), (DATA, b"older, rotten bytes"), (b"", DATA)],
+    ids=["partial", "blob", "both", "partial and a rotten blob", "blob and a late newcomer's partial"],
 )
 async def test_a_publication_is_finished_from_what_there_is(
     parts_on_sqlite: Parts, partial: bytes | None, blob: bytes | None
@@ -108,13 +146,14 @@ async def test_a_publication_whose_bytes_are_gone_is_a_failure(
 
 async def test_all_of_a_crash_is_put_right_at_once(parts: Parts) -> None:
     pending = await parts.create(DATA)
-    uploading = await crashed(parts, FileState.UPLOADING, partial=DATA[:10])
+    uploading = await crashed(parts, FileState.UPLOADING, partial=DATA[:20], committed=10)
     publishing = await crashed(parts, FileState.PUBLISHING, partial=DATA)
     verifying = await crashed(parts, FileState.VERIFYING)
     (parts.data_dir / "uploads" / f"{new_id()}.part").write_bytes(b"an orphan")
     await recover(parts)
-    await check_failed(parts, uploading, Reason.UPLOAD_INTERRUPTED)
-    await check_failed(parts, verifying, Reason.UPLOAD_INTERRUPTED)
+    assert parts.partials() == [path_of(parts, uploading.files[0]).name]
+    await check_kept(parts, uploading, DATA[:10])
+    await check_kept(parts, verifying, b"")
     await check_stored(parts, publishing)
     # What had not begun is as it was, and can begin.
     assert (await parts.ingests.get(pending.id)) == pending
@@ -160,8 +199,7 @@ async def test_something_else_in_place_of_a_partial_does_not_keep_the_service_fr
     planted(parts_on_sqlite.data_dir / "uploads" / "model.gguf.part")
     planted(parts_on_sqlite.data_dir / "uploads" / f"{new_id()}.part")
     await recover(parts_on_sqlite)
-    reason = Reason.STORAGE_FAILED if state is FileState.PUBLISHING else Reason.UPLOAD_INTERRUPTED
-    await check_failed(parts_on_sqlite, ingest, reason)
+    await check_failed(parts_on_sqlite, ingest, Reason.STORAGE_FAILED)
     assert Path("/etc/passwd").exists()
 
 
@@ -182,30 +220,24 @@ async def test_a_publication_whose_sync_fails_is_not_believed(
     ingest = await crashed(parts_on_sqlite, FileState.PUBLISHING, partial=DATA)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", broken)
-        await Recovery(parts_on_sqlite.database, parts_on_sqlite.store, clock=clock).run()
+        await Recovery(parts_on_sqlite.database, parts_on_sqlite.store, clock=clock).at_boot()
     await check_failed(parts_on_sqlite, ingest, Reason.STORAGE_FAILED)
     assert parts_on_sqlite.blob(DATA) is None
     assert parts_on_sqlite.partials() == []
 
 
-async def test_a_partial_that_fills_the_databases_disk_is_removed_first(parts_on_sqlite: Parts) -> None:
-    ingest = await crashed(parts_on_sqlite, FileState.UPLOADING, partial=DATA)
-    parts_on_sqlite.hooks.before["transact"] = full_while(lambda: bool(parts_on_sqlite.partials()))
+async def test_a_database_whose_disk_is_full_costs_no_committed_byte(parts_on_sqlite: Parts) -> None:
+    ingest = await crashed(parts_on_sqlite, FileState.VERIFYING, partial=DATA, committed=1000)
+    parts_on_sqlite.hooks.before["transact"] = raising(StorageFull(), times=1)
+    with pytest.raises(ExceptionGroup) as caught:
+        await recover(parts_on_sqlite)
+    assert caught.group_contains(StorageFull)
     await recover(parts_on_sqlite)
-    await check_failed(parts_on_sqlite, ingest, Reason.UPLOAD_INTERRUPTED)
-
-
-def full_while(condition: Callable[[], bool]) -> Callable[[], Awaitable[None]]:
-    async def hook() -> None:
-        if condition():
-            raise StorageFull
-
-    return hook
+    await check_kept(parts_on_sqlite, ingest, DATA[:1000])
 
 
 async def test_after_a_crash_and_a_boot_the_same_push_ends_well(parts: Parts) -> None:
-    await crashed(parts, FileState.UPLOADING, partial=DATA[:1000])
+    begun = await crashed(parts, FileState.UPLOADING, partial=DATA[:1000], committed=500)
     await recover(parts)
-    again = await parts.create(DATA, "again")
-    assert (await parts.push(again, DATA)).state is FileState.STORED
+    assert (await parts.push(begun, DATA)).state is FileState.STORED
     assert parts.blob(DATA) == DATA

@@ -22,7 +22,7 @@ from ingest_service.vocabulary.errors import (
 )
 from ingest_service.vocabulary.records import File
 from ingest_service.vocabulary.states import FileState
-from tests.ingests.parts import KIBIBYTE, Parts, model_bytes
+from tests.ingests.parts import KIBIBYTE, Parts, check_resumable, model_bytes
 from tests.support.files import digest
 
 DATA = model_bytes(100 * KIBIBYTE)
@@ -69,14 +69,24 @@ BAD_CHUNKS: dict[str, tuple[list[tuple[int, bytes, int | None]], type[IngestErro
 }  # fmt: skip
 
 
+#: After these the file's bytes are of no use. After all others it waits for the right ones.
+FINAL = (SizeMismatch, FormatInvalid)
+
+
 @pytest.mark.parametrize("name", BAD_CHUNKS)
-async def test_bad_chunks_are_refused_and_fail_the_file(parts: Parts, name: str) -> None:
+async def test_bad_chunks_are_refused_and_cost_only_themselves_unless_the_file_is_wrong(
+    parts: Parts, name: str
+) -> None:
     chunks, error, metadata = BAD_CHUNKS[name]
     with pytest.raises(error) as caught:
         await upload(parts, DATA, chunks, digest(DATA))
     assert caught.value.metadata == metadata
     ingests, _ = await parts.ingests.page(model="", states=(), before_number=None, limit=10)
     file = ingests[0].files[0]
+    if error not in FINAL:
+        committed = await check_resumable(parts, ingests[0], DATA)
+        assert committed == int(metadata.get("committed_size", 0))
+        return
     assert file.state is FileState.FAILED
     assert file.failure is not None
     assert file.failure.reason is error.reason
@@ -108,7 +118,11 @@ async def test_a_digest_is_given_once_at_least_and_right(parts: Parts, name: str
     with pytest.raises(error):
         await upload(parts, DATA, [(0, DATA, None)], given_last, declared)
     assert parts.blob(DATA) is None
-    assert parts.partials() == []
+    if error is DigestMismatch:
+        assert parts.partials() == []
+        return
+    ingests, _ = await parts.ingests.page(model="", states=(), before_number=None, limit=1)
+    assert await check_resumable(parts, ingests[0], DATA) == len(DATA)
 
 
 async def test_a_digest_may_be_left_out_where_it_is_not_required(parts: Parts) -> None:

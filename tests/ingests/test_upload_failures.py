@@ -1,4 +1,7 @@
-"""Whatever fails below an upload, the client hears why, the row says so, and nothing is left behind."""
+"""Whatever fails below an upload, the client hears why, and what was durable can be gone on with.
+
+Only what makes the bytes useless fails the file; then nothing is left behind.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 
 import pytest
 
+from ingest_service.ingests.recovery import Recovery
 from ingest_service.vocabulary.errors import (
     BackendDown,
     DigestMismatch,
@@ -13,17 +17,25 @@ from ingest_service.vocabulary.errors import (
     IngestError,
     StorageFailed,
     StorageFull,
-    UploadClosed,
     UploadStalled,
 )
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import File, Ingest
 from ingest_service.vocabulary.states import FileState, IngestState
-from tests.ingests.parts import KIBIBYTE, Gate, Parts, eventually, model_bytes, raising, send_chunks
+from tests.ingests.parts import (
+    KIBIBYTE,
+    Gate,
+    Parts,
+    check_resumable,
+    clock,
+    eventually,
+    model_bytes,
+    raising,
+    send_chunks,
+)
 from tests.support.files import digest
 
 DATA = model_bytes(150 * KIBIBYTE)
-PLACES = ["create_partial", "write", "sync", "hash", "publish"]
 
 
 @pytest.fixture
@@ -48,42 +60,75 @@ def reason_of(file: File) -> Reason:
     return file.failure.reason
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("error", [StorageFull(), StorageFailed()], ids=["full", "failed"])
-async def test_a_failing_store_fails_the_upload_with_its_reason(
-    parts: Parts, place: str, error: IngestError
-) -> None:
-    parts.hooks.before[place] = raising(error)
+@pytest.mark.parametrize("place", ["write", "sync", "hash"])
+async def test_a_full_store_fails_the_upload_with_its_reason(parts: Parts, place: str) -> None:
+    parts.hooks.before[place] = raising(StorageFull())
     ingest = await parts.create(DATA)
-    with pytest.raises(type(error)):
+    with pytest.raises(StorageFull):
         await parts.push(ingest, DATA)
     parts.hooks.before.clear()
-    assert reason_of(await failed(parts, ingest)) is error.reason
+    assert reason_of(await failed(parts, ingest)) is Reason.STORAGE_FULL
     # The store is well again: so is the service.
     again = await parts.create(DATA)
     assert (await parts.push(again, DATA)).state is FileState.STORED
 
 
-@pytest.mark.parametrize("place", PLACES)
-async def test_an_unforeseen_fault_fails_the_upload_and_is_logged(
+@pytest.mark.parametrize("place", ["create_partial", "write", "sync", "hash"])
+async def test_a_failing_store_leaves_the_upload_where_its_last_good_checkpoint_was(
+    parts: Parts, place: str
+) -> None:
+    parts.hooks.before[place] = raising(StorageFailed())
+    ingest = await parts.create(DATA)
+    with pytest.raises(StorageFailed):
+        await parts.push(ingest, DATA)
+    parts.hooks.before.clear()
+    assert await check_resumable(parts, ingest, DATA, distrusted=place in {"sync", "hash"}) == 0
+
+
+async def test_a_full_disk_before_the_first_byte_leaves_the_upload_resumable_or_failed_not_in_between(
+    parts: Parts,
+) -> None:
+    parts.hooks.before["create_partial"] = raising(StorageFull())
+    ingest = await parts.create(DATA)
+    with pytest.raises(StorageFull):
+        await parts.push(ingest, DATA)
+    parts.hooks.before.clear()
+    assert await check_resumable(parts, ingest, DATA) == 0
+
+
+@pytest.mark.parametrize("error", [StorageFull(), StorageFailed(), RuntimeError("boom")])
+async def test_a_publication_that_fails_is_seen_through_by_the_next_boot_or_sweep(
+    parts: Parts, error: Exception
+) -> None:
+    """The digest was right and the bytes are durable: there is nothing to send again."""
+    parts.hooks.before["publish"] = raising(error, times=1)
+    ingest = await parts.create(DATA)
+    with pytest.raises(type(error)):
+        await parts.push(ingest, DATA)
+    await eventually(lambda: not parts.uploads._background)
+    file = await parts.file(ingest)
+    assert (file.state, parts.kept(file)) == (FileState.PUBLISHING, DATA)
+    await Recovery(parts.database, parts.store, clock=clock).of_the_dead()
+    assert (await parts.file(ingest)).state is FileState.STORED
+    assert parts.blob(DATA) == DATA
+
+
+@pytest.mark.parametrize("place", ["create_partial", "write", "sync", "hash"])
+async def test_an_unforeseen_fault_is_logged_and_costs_no_durable_byte(
     parts: Parts, place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts.hooks.before[place] = raising(RuntimeError("secret"))
     ingest = await parts.create(DATA)
     with pytest.raises(RuntimeError):
         await parts.push(ingest, DATA)
-    file = await failed(parts, ingest)
-    assert reason_of(file) is Reason.UPLOAD_INTERRUPTED
-    assert file.failure is not None
-    assert "secret" not in file.failure.message
     if place != "create_partial":
         assert "RuntimeError: secret" in caplog.text
+    parts.hooks.before.clear()
+    await check_resumable(parts, ingest, DATA, distrusted=place in {"sync", "hash"})
 
 
-@pytest.mark.parametrize(
-    "error", [UploadClosed(), Draining(), UploadStalled(), BackendDown(), RuntimeError("boom")]
-)
-async def test_an_upload_that_was_cut_off_is_an_interruption_whoever_cut_it(
+@pytest.mark.parametrize("error", [Draining(), UploadStalled(), BackendDown(), RuntimeError("boom")])
+async def test_an_upload_that_was_cut_off_keeps_all_that_came_whoever_cut_it(
     parts: Parts, error: Exception
 ) -> None:
     ingest = await parts.create(DATA)
@@ -93,7 +138,7 @@ async def test_an_upload_that_was_cut_off_is_an_interruption_whoever_cut_it(
 
     with pytest.raises(type(error)):
         await parts.send_until(ingest, DATA, end)
-    assert reason_of(await failed(parts, ingest)) is Reason.UPLOAD_INTERRUPTED
+    assert await check_resumable(parts, ingest, DATA) == len(DATA)
 
 
 async def test_a_clean_up_that_fails_does_not_hide_why_the_upload_failed(parts: Parts) -> None:
@@ -151,10 +196,9 @@ async def test_patience_ends_with_the_service_and_the_bytes_stay(parts: Parts) -
 
 @pytest.mark.parametrize("place", ["write", "create_partial"])
 @pytest.mark.parametrize("away", [BackendDown(), StorageFull()], ids=["away", "full"])
-async def test_an_upload_that_fails_while_the_database_is_away_is_failed_when_it_is_back(
+async def test_an_upload_that_fails_while_the_database_is_away_can_go_on_when_it_is_back(
     parts: Parts, place: str, away: IngestError
 ) -> None:
-    """Else its row would be UPLOADING for ever: no session, and every new one refused."""
     # A window that is full: the upload hears of the failed write while it sends.
     parts.new_uploads(window_bytes=100 * KIBIBYTE)
     ingest = await parts.create(DATA)
@@ -166,13 +210,10 @@ async def test_an_upload_that_fails_while_the_database_is_away_is_failed_when_it
     parts.hooks.before[place] = all_at_once
     with pytest.raises(StorageFailed):
         await parts.push(ingest, DATA)
-
-    async def is_failed() -> bool:
-        return (await parts.file(ingest)).state is FileState.FAILED
-
-    await eventually(is_failed)
-    await eventually(lambda: parts.partials() == [])
-    assert reason_of(await failed(parts, ingest)) is Reason.STORAGE_FAILED
+    parts.hooks.before.pop(place)
+    await eventually(lambda: not parts.uploads._background)
+    parts.hooks.before.clear()
+    assert await check_resumable(parts, ingest, DATA) == 0
 
 
 async def test_a_full_database_does_not_keep_the_partial_that_fills_its_disk(parts: Parts) -> None:

@@ -8,10 +8,17 @@ import pytest
 
 from ingest_service.ingests.session import UploadSession
 from ingest_service.ingests.uploads import StoredAlready
-from ingest_service.vocabulary.errors import DigestMismatch, Draining, UploadClosed, WriterBusy
+from ingest_service.vocabulary.errors import (
+    DigestMismatch,
+    Draining,
+    TooManyUploads,
+    UploadClosed,
+    WriterBusy,
+    WriterSuperseded,
+)
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.states import FileState, IngestState
-from tests.ingests.parts import KIBIBYTE, Gate, Parts, eventually, model_bytes, send_chunks
+from tests.ingests.parts import KIBIBYTE, Gate, Parts, check_resumable, eventually, model_bytes, send_chunks
 from tests.support.files import digest
 
 DATA = model_bytes(150 * KIBIBYTE)
@@ -76,21 +83,58 @@ async def test_a_finished_file_answers_again_unless_the_digest_is_another(parts:
     assert await parts.file(ingest) == stored
 
 
-async def test_a_file_that_is_being_uploaded_takes_no_second_writer(parts: Parts) -> None:
+async def test_a_second_writer_takes_the_file_over_and_the_first_is_told(parts: Parts) -> None:
+    ingest = await parts.create(DATA)
+    told = asyncio.Event()
+
+    async def first() -> None:
+        async with parts.uploads.receive(ingest.id, "model.gguf") as upload:
+            assert isinstance(upload, UploadSession)
+            upload.on_interrupt(told.set)
+            await send_chunks(upload, DATA)
+            holding.set()
+            await told.wait()
+            assert upload.interruption is not None
+            raise upload.interruption
+
+    holding = asyncio.Event()
+    holder = asyncio.create_task(first())
+    await holding.wait()
+    assert (await parts.push(ingest, DATA)).state is FileState.STORED
+    with pytest.raises(WriterSuperseded):
+        await holder
+    assert parts.blob(DATA) == DATA
+
+
+async def test_a_writer_that_does_not_let_go_keeps_the_second_one_out_for_a_while_only(parts: Parts) -> None:
+    parts.new_uploads(takeover_seconds=0.2)
     ingest = await parts.create(DATA)
     async with parts.uploads.receive(ingest.id, "model.gguf") as upload:
         await send_chunks(upload, DATA)
         with pytest.raises(WriterBusy):
-            async with parts.uploads.receive(ingest.id, "model.gguf"):
-                pass
-        # The first one did not notice.
-        assert (await parts.uploads.finish(upload, digest(DATA))).state is FileState.STORED
+            await parts.push(ingest, DATA)
+    assert await check_resumable(parts, ingest, DATA, distrusted=True) == 0
 
 
-async def test_many_writers_at_once_are_one_writer_and_many_refusals(parts: Parts) -> None:
+async def test_no_more_uploads_at_once_than_allowed(parts: Parts) -> None:
+    parts.new_uploads(max_uploads=1)
+    one, two = await parts.create(DATA, "one"), await parts.create(DATA, "two")
+    async with parts.uploads.receive(one.id, "model.gguf") as upload:
+        await send_chunks(upload, DATA)
+        with pytest.raises(TooManyUploads) as refused:
+            await parts.push(two, DATA)
+        assert refused.value.metadata == {"limit": "1"}
+        # It cost the file that was refused nothing.
+        assert (await parts.file(two)).state is FileState.PENDING
+        await parts.uploads.finish(upload, digest(DATA))
+    assert (await parts.push(two, DATA)).state is FileState.STORED
+
+
+async def test_of_many_writers_at_once_each_is_stored_or_told_that_it_lost(parts: Parts) -> None:
     ingest = await parts.create(DATA)
     answers = await asyncio.gather(*(parts.push(ingest, DATA) for _ in range(12)), return_exceptions=True)
-    refused = [answer for answer in answers if isinstance(answer, WriterBusy)]
+    lost = (WriterBusy, WriterSuperseded)
+    refused = [answer for answer in answers if isinstance(answer, lost)]
     stored = [answer for answer in answers if not isinstance(answer, BaseException)]
     assert len(refused) + len(stored) == 12
     assert stored
@@ -112,15 +156,11 @@ async def test_a_failed_file_takes_no_more_bytes(parts: Parts) -> None:
     assert parts.blob(DATA) is None
 
 
-async def test_a_stream_that_ends_without_finish_is_an_interruption(parts: Parts) -> None:
+async def test_a_stream_that_ends_without_finish_is_no_completion_and_loses_nothing(parts: Parts) -> None:
     ingest = await parts.create(DATA)
     async with parts.uploads.receive(ingest.id, "model.gguf") as upload:
         await send_chunks(upload, DATA)
-    file = await parts.file(ingest)
-    assert file.state is FileState.FAILED
-    assert file.failure is not None
-    assert file.failure.reason is Reason.UPLOAD_INTERRUPTED
-    assert parts.partials() == []
+    assert await check_resumable(parts, ingest, DATA) == len(DATA)
 
 
 async def test_a_cancelled_ingest_ends_its_upload_and_takes_its_partial_away(parts: Parts) -> None:
@@ -166,7 +206,10 @@ async def test_a_drain_lets_uploads_end_and_then_ends_them(parts: Parts) -> None
         await draining
         assert told.is_set()
         assert isinstance(upload.interruption, Draining)
-    assert (await parts.file(ingest)).state is FileState.FAILED
+        await send_chunks(upload, DATA)
+    await parts.uploads.close()
+    parts.new_uploads()
+    assert await check_resumable(parts, ingest, DATA) == len(DATA)
 
 
 async def eventually_in(parts: Parts, ingest_id: str, state: FileState) -> None:

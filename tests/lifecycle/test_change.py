@@ -54,6 +54,7 @@ def _moves(one: Ingest) -> list[Callable[[Change], object]]:
         *deployments,
         *said,
         lambda change: change.cancel(),
+        lambda change: change.expire(),
         lambda change: change.notice("n"),
     ]
 
@@ -83,6 +84,10 @@ def test_there_are_as_many_as_there_should_be() -> None:
 def test_the_ingests_state_always_follows_from_its_parts() -> None:
     for change in CHANGES:
         after = change.after
+        if after.state is IngestState.EXPIRED:
+            # No parts say so: only `expire` does.
+            assert IngestState.EXPIRED in _told(change.events, bodies.INGEST_STATE)
+            continue
         assert after.state is derive_state(after.files, after.deployments, cancelling=change._cancelling)
 
 
@@ -132,6 +137,9 @@ def test_a_failed_or_cancelled_ingest_says_why_and_no_other_does() -> None:
         if state is IngestState.CANCELLED:
             assert why is not None
             assert why.reason is Reason.UPLOAD_CLOSED
+        elif state is IngestState.EXPIRED:
+            assert why is not None
+            assert why.reason is Reason.UPLOAD_EXPIRED
         elif state is IngestState.FAILED:
             files, targets = change.after.files, change.after.deployments
             assert why in [*(part.failure for part in files), *(part.failure for part in targets)]
@@ -159,6 +167,22 @@ def test_a_cancel_stops_what_can_be_stopped_and_nothing_else() -> None:
         again = Change(change.after, later(2))
         again.cancel()
         assert (again.after, again.events) == (change.after, [])
+
+
+def test_an_upload_that_expires_ends_its_ingest_and_whoever_writes_it() -> None:
+    for one in ALL:
+        change = Change(one, later(1))
+        change.expire()
+        if one.done:
+            assert (change.after, change.events) == (one, [])
+            continue
+        assert (change.after.state, change.after.done) == (IngestState.EXPIRED, True)
+        for old, new in zip(one.files, change.after.files, strict=True):
+            given_up = old.state in FILE_OPEN
+            assert new.state is (FileState.FAILED if given_up else old.state)
+            assert new.writer_epoch == old.writer_epoch + given_up
+        if one.files[0].state is not FileState.STORED:
+            assert not any(part.state in DEPLOYMENT_MOVING for part in change.after.deployments)
 
 
 def test_a_file_that_fails_closes_what_waited_for_it() -> None:

@@ -17,7 +17,6 @@ from ingest_service.vocabulary.errors import (
     IngestNotFound,
     UploadClosed,
     UploadExpired,
-    WriterBusy,
     WriterSuperseded,
 )
 from ingest_service.vocabulary.reasons import Reason
@@ -26,7 +25,7 @@ from ingest_service.vocabulary.states import DeploymentState, FileState, IngestS
 from tests.database.records import deployment, digest, file, get, ingest, insert, later
 
 EPOCH = 3
-_FAILURE = Failure(Reason.UPLOAD_INTERRUPTED, "gone")
+_FAILURE = Failure(Reason.DIGEST_MISMATCH, "other bytes")
 _F, _D = FileState, DeploymentState
 _COMPLETE = {_F.VERIFYING, _F.PUBLISHING, _F.STORED}
 _RECEIVING = {_F.UPLOADING, _F.VERIFYING}
@@ -66,6 +65,12 @@ def _beside(of_file: FileState, of_ingest: IngestState) -> list[File | Deploymen
     return [deployment(state=target)]
 
 
+def _but_for_its_writer(one: Ingest) -> Ingest:
+    """Without what changes when another writer takes the file, which is no event."""
+    files = tuple(replace(part, writer_epoch=0, progress_at=later(0)) for part in one.files)
+    return replace(one, updated_at=later(0), files=files)
+
+
 async def _outcomes(
     database: Database, call: Call, epoch: int = EPOCH
 ) -> dict[tuple[FileState, IngestState], Outcome]:
@@ -83,7 +88,9 @@ async def _outcomes(
             raised = type(error)
         now = await get(database, one)
         told = now.last_sequence > 0
-        assert told or replace(now, updated_at=one.updated_at) == one, "nothing told, yet something changed"
+        assert told or _but_for_its_writer(now) == _but_for_its_writer(one), (
+            "nothing told, yet something changed"
+        )
         if raised is not None:
             assert not told
         outcomes[of_file, of_ingest] = Outcome(raised, now.files[0].state, told)
@@ -98,9 +105,8 @@ def _begin_outcome(of_file: FileState, of_ingest: IngestState) -> Outcome:
     is_done = of_ingest in {IngestState.CANCELLED, IngestState.FAILED}
     if of_file is _F.FAILED or is_done:
         return Outcome(UploadClosed, of_file, told=False)
-    if of_file is _F.UPLOADING:
-        return Outcome(WriterBusy, of_file, told=False)
-    return Outcome(None, _F.UPLOADING, told=True)
+    # A second writer takes the file over: nothing that a watcher would have to hear.
+    return Outcome(None, _F.UPLOADING, told=of_file is _F.PENDING)
 
 
 async def test_begin(database: Database) -> None:
@@ -108,12 +114,34 @@ async def test_begin(database: Database) -> None:
     assert outcomes == {case: _begin_outcome(*case) for case in CASES}
 
 
-async def test_begin_takes_a_new_epoch(database: Database) -> None:
-    one = ingest(file(writer_epoch=EPOCH))
+async def test_begin_takes_a_new_epoch_whenever_it_takes_the_file_and_never_else(database: Database) -> None:
+    moves = FileMoves(database, lambda: later(1))
+    for of_file in (_F.PENDING, _F.UPLOADING, *_COMPLETE):
+        one = ingest(file(of_file, writer_epoch=EPOCH, sha256=digest(7)))
+        await insert(database, one)
+        _, begun = await moves.begin(one.id, "model.gguf")
+        taken = of_file not in _COMPLETE
+        assert begun.writer_epoch == EPOCH + taken
+        assert begun.progress_at == later(1 if taken else 0)
+        assert begun == (await get(database, one)).files[0]
+
+
+async def test_the_writers_of_files_in_one_look(database: Database) -> None:
+    one, other = ingest(file(_F.UPLOADING, writer_epoch=EPOCH)), ingest(file(_F.FAILED, writer_epoch=9))
     await insert(database, one)
-    _, begun = await FileMoves(database, lambda: later(1)).begin(one.id, "model.gguf")
-    assert begun.writer_epoch == EPOCH + 1
-    assert begun == (await get(database, one)).files[0]
+    await insert(database, other)
+    ids = [one.files[0].id, other.files[0].id, "none"]
+    assert await FileMoves(database, lambda: later(1)).writers(ids) == {
+        one.files[0].id: (EPOCH, _F.UPLOADING),
+        other.files[0].id: (9, _F.FAILED),
+    }
+
+
+async def test_back_to_uploading(database: Database) -> None:
+    outcomes = await _outcomes(database, lambda moves, part: moves.back_to_uploading(part))
+    for (of_file, _), outcome in outcomes.items():
+        moved = of_file is _F.VERIFYING
+        assert outcome == Outcome(None, _F.UPLOADING if moved else of_file, told=moved)
 
 
 async def test_verify(database: Database) -> None:
@@ -160,11 +188,12 @@ async def test_a_writer_that_was_superseded_moves_nothing(database: Database) ->
         "verify": lambda moves, part: moves.move(part, _F.VERIFYING),
         "publish": lambda moves, part: moves.move(part, _F.PUBLISHING),
         "fail": lambda moves, part: moves.fail(part, _FAILURE),
+        "back": lambda moves, part: moves.back_to_uploading(part),
     }
     for name, call in calls.items():
         for (of_file, _), outcome in (await _outcomes(database, call, EPOCH - 1)).items():
             assert (outcome.state, outcome.told) == (of_file, False)
-            if name == "fail":
+            if name in {"fail", "back"}:
                 assert outcome.raised is None
             elif of_file in _RECEIVING:
                 assert outcome.raised is WriterSuperseded

@@ -9,7 +9,7 @@ from typing import Any
 
 from model_ingest.v1 import errors_pb2, resources_pb2
 from model_ingest.v1.catalog_service_pb2 import ListModelsRequest
-from model_ingest.v1.ingest_service_pb2 import GetIngestRequest, ListIngestsRequest
+from model_ingest.v1.ingest_service_pb2 import CancelIngestRequest, GetIngestRequest, ListIngestsRequest
 
 from tests.ollama_emulator import OllamaEmulator
 from tests.support.files import create_request
@@ -88,10 +88,38 @@ class Scene:
         await self.assert_nothing_came_of_it()
         return ingest
 
+    async def assert_resumable(self, name: str, committed_size: int) -> resources_pb2.Ingest:
+        """The upload is over and can go on there: exactly so many bytes are kept, nothing else came of it."""
+        await self.quiet()
+        ingest = await self.get(name)
+        file = ingest.files[0]
+        assert (ingest.state, ingest.done) == (resources_pb2.Ingest.STATE_UPLOADING, False)
+        assert (file.state, file.committed_size) == (resources_pb2.File.STATE_UPLOADING, committed_size)
+        assert not file.HasField("failure")
+        kept = self.running.settings.data_dir / "uploads"
+        assert [path.stat().st_size for path in kept.glob("*.part")] == [committed_size]
+        await self._assert_nothing_was_stored()
+        return ingest
+
+    async def quiet(self) -> None:
+        """Waits until no upload runs, and none is being cleaned up."""
+        uploads = self.running.service.uploads
+        await until(lambda: uploads.active == 0 and not uploads._background)
+
+    async def give_up(self, name: str) -> None:
+        """Cancels an upload that nobody goes on with; its bytes go with the next sweep."""
+        ingest = "/".join(name.split("/")[:2])
+        await self.running.ingests.CancelIngest(CancelIngestRequest(name=ingest))
+        assert await self.running.service.sweeper.run() is not None
+        await self.assert_nothing_came_of_it()
+
     async def assert_nothing_came_of_it(self) -> None:
         """No bytes are left, the catalog is empty, nothing reached Ollama."""
         # The row is written before the file goes.
         await until(lambda: self.partials() == [])
+        await self._assert_nothing_was_stored()
+
+    async def _assert_nothing_was_stored(self) -> None:
         assert self.blobs() == []
         assert not (await self.running.catalog.ListModels(ListModelsRequest())).models
         assert not {"blob_post", "create"} & set(self.emulator.calls.names())

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from model_ingest.v1 import errors_pb2, resources_pb2
+from model_ingest.v1 import resources_pb2
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest, WatchIngestRequest
 
 from ingest_service.ingests.uploads import Uploads
@@ -60,13 +60,19 @@ async def test_an_upload_that_outlasts_the_grace_ends_with_draining(
         refusal = await refused(upload.answer.get(), "DRAINING")
         assert refusal.retry_seconds is not None
         await asyncio.wait_for(stopping, GIVE_UP_SECONDS)
-    assert not list((running.settings.data_dir / "uploads").glob("*.part"))
-    # The next start finds it as it was left: ended, because this version cannot resume it.
+    (partial,) = (running.settings.data_dir / "uploads").glob("*.part")
+    assert partial.read_bytes() == DATA[:MEBIBYTE]
+    # The next start finds it as it was left, and takes the rest.
     again: RunningService = await start_service(database_url=database_url)
     name = upload.file.partition("/files/")[0]
-    ingest = await again.ingests.GetIngest(GetIngestRequest(name=name))
-    assert ingest.state == resources_pb2.Ingest.STATE_FAILED
-    assert ingest.failure.reason == errors_pb2.UPLOAD_INTERRUPTED
+    (file,) = (await again.ingests.GetIngest(GetIngestRequest(name=name))).files
+    assert (file.state, file.committed_size) == (resources_pb2.File.STATE_UPLOADING, MEBIBYTE)
+    async with again.channel() as channel:
+        rest = upload_call(channel)
+        await rest.write(start(upload.file))
+        await rest.write(chunk(MEBIBYTE, DATA[MEBIBYTE:]))
+        await rest.write(finish(digest(DATA)))
+        assert (await rest).sha256 == digest(DATA)
 
 
 async def test_an_upload_that_finishes_within_the_grace_is_stored(
@@ -134,7 +140,7 @@ async def test_an_upload_interrupted_between_its_opening_and_its_first_read_ends
         call = upload_call(channel)
         await call.write(start(file))
         await asyncio.wait_for(refused(call, "DRAINING"), GIVE_UP_SECONDS)
-    await scene.assert_failed(file, "UPLOAD_INTERRUPTED")
+    await scene.assert_resumable(file, 0)
 
 
 async def test_a_stop_after_a_stop_changes_nothing(start_service: StartService) -> None:

@@ -20,7 +20,7 @@ from ingest_service.vocabulary.errors import IngestNotFound
 from tests.rpc.refusals import error_of, refused, refused_without_reason
 from tests.rpc.scenes import Scene, until
 from tests.rpc.uploading import chunk, start, upload, upload_call
-from tests.support.files import MEBIBYTE, gguf
+from tests.support.files import MEBIBYTE, digest, gguf, upload_messages
 
 SECRET = "password=hunter2 in /srv/secret.py"
 DATA = gguf(3 * MEBIBYTE)
@@ -119,8 +119,10 @@ async def test_in_the_middle_of_an_upload(
     monkeypatch.setattr(UploadSession, "chunk", second_fails)
     messages = [start(file), chunk(0, DATA[:MEBIBYTE]), chunk(MEBIBYTE, DATA[MEBIBYTE : 2 * MEBIBYTE])]
     await assert_internal(upload(scene.running, messages, half_close=False), caplog, "Upload")
-    ingest = await scene.assert_failed(file, "UPLOAD_INTERRUPTED")
+    monkeypatch.undo()
+    ingest = await scene.assert_resumable(file, MEBIBYTE)
     assert "hunter2" not in str(ingest)
+    assert (await upload(scene.running, upload_messages(file, DATA))).sha256 == digest(DATA)
 
 
 async def test_in_an_upload_before_it_began(
@@ -180,7 +182,7 @@ async def test_a_client_that_cancels_cancels_the_handler_and_is_no_fault(
             call.cancel()
             await asyncio.wait_for(cancelled.wait(), 30)
     if kind == "upload":
-        await scene.assert_failed(file, "UPLOAD_INTERRUPTED")
+        await scene.assert_resumable(file, 0)
     else:
         assert (await scene.get(file)).state == resources_pb2.Ingest.STATE_UPLOADING
     await until(lambda: service.uploads.active == 0)

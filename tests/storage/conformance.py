@@ -6,8 +6,10 @@ object on the same place, as another part of the same process would have it).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -37,6 +39,15 @@ async def content(store: BlobStore, sha256: str) -> bytes:
     async with store.open_blob(sha256) as blob:
         parts = [await blob.read(offset, 1000) for offset in range(0, blob.size_bytes + 1, 1000)]
     return b"".join(parts)
+
+
+def answers(answer: bool) -> Callable[[], Awaitable[bool]]:
+    """A question with that answer."""
+
+    async def question() -> bool:
+        return answer
+
+    return question
 
 
 async def reopened(store: BlobStore, partial_id: str) -> PartialFile:
@@ -140,11 +151,107 @@ class BlobStoreConformance:
         partial = await store.create_partial(ID)
         await partial.write(0, [b"first"])
         await partial.close()
-        with pytest.raises(StorageFailed):
+        with pytest.raises(WriterBusy):
             await store.create_partial(ID)
         kept = await reopened(store, ID)
         assert await kept.size_bytes() == 5
         await kept.close()
+
+    async def test_a_partial_is_read_while_it_is_written(self, store: BlobStore) -> None:
+        partial = await store.create_partial(ID)
+        await partial.write(0, [b"0123456789"])
+        assert await partial.read(2, 3) == b"234"
+        assert await partial.read(8, 100) == b"89"
+        assert await partial.read(10, 1) == b""
+        await partial.close()
+        with pytest.raises(RuntimeError):
+            await partial.read(0, 1)
+
+    async def test_a_truncated_partial_is_gone_on_with_where_it_was_cut(self, store: BlobStore) -> None:
+        partial = await store.create_partial(ID)
+        await partial.write(0, [b"kept and never synced"])
+        await partial.close()
+        partial = await reopened(store, ID)
+        await partial.truncate(4)
+        assert await partial.size_bytes() == 4
+        await partial.write(4, [b" then more"])
+        await partial.sync()
+        await store.publish(ID, digest(b"kept then more"))
+        await partial.close()
+        assert await content(store, digest(b"kept then more")) == b"kept then more"
+
+    async def test_a_partial_that_its_holder_removes_is_gone_and_free(
+        self, store: BlobStore, again: BlobStore
+    ) -> None:
+        partial = await store.create_partial(ID)
+        await partial.write(0, [b"of no use"])
+        await partial.remove()
+        await partial.close()
+        assert await store.partial_ids() == []
+        anew = await again.create_partial(ID)
+        assert await anew.size_bytes() == 0
+        await anew.close()
+
+    async def test_blobs_are_listed_by_their_digests_and_partials_are_not(self, store: BlobStore) -> None:
+        assert await store.blob_digests() == []
+        digests = [await stored(store, ID, data) for data in (b"one", b"two", b"three")]
+        partial = await store.create_partial(OTHER)
+        assert await store.blob_digests() == sorted(digests)
+        await partial.close()
+
+    async def test_an_unwanted_blob_is_removed_and_a_wanted_one_stays(self, store: BlobStore) -> None:
+        sha256, kept = await stored(store, ID, b"model"), await stored(store, ID, b"other")
+        assert await store.remove_blob(sha256, answers(False)) is False
+        assert await content(store, sha256) == b"model"
+        assert await store.remove_blob(sha256, answers(True)) is True
+        assert await store.blob_size_bytes(sha256) is None
+        assert await store.blob_digests() == [kept]
+        # One that is gone already: no reason to fail.
+        assert await store.remove_blob(sha256, answers(True)) is True
+
+    @pytest.mark.parametrize("remover", ["remove_blob", "quarantine_blob"])
+    async def test_whether_a_blob_may_go_is_asked_while_nobody_can_publish_it(
+        self, store: BlobStore, again: BlobStore, remover: str
+    ) -> None:
+        sha256 = await stored(store, ID, b"model")
+        partial = await store.create_partial(OTHER)
+        await partial.write(0, [b"model"])
+        await partial.sync()
+        publishing: list[asyncio.Task[None]] = []
+
+        async def may_go() -> bool:
+            publishing.append(asyncio.create_task(again.publish(OTHER, sha256)))
+            await asyncio.wait(publishing, timeout=0.3)
+            assert not publishing[0].done(), "published while the blob was about to go"
+            return True
+
+        assert await getattr(store, remover)(sha256, may_go)
+        await publishing[0]
+        await partial.close()
+        # What was published last is there, whole.
+        assert await content(store, sha256) == b"model"
+
+    async def test_a_question_that_fails_removes_nothing_and_holds_nothing(self, store: BlobStore) -> None:
+        sha256 = await stored(store, ID, b"model")
+
+        async def fails() -> bool:
+            raise RuntimeError("the database is away")
+
+        for call in (store.remove_blob, store.quarantine_blob):
+            with pytest.raises(RuntimeError):
+                await call(sha256, fails)
+        assert await content(store, sha256) == b"model"
+        assert await store.remove_blob(sha256, answers(True)) is True
+
+    async def test_a_blob_in_quarantine_is_no_blob_any_more(self, store: BlobStore) -> None:
+        sha256 = await stored(store, ID, b"model")
+        assert await store.quarantine_blob(sha256, answers(False)) is None
+        assert await content(store, sha256) == b"model"
+        assert await store.quarantine_blob(sha256, answers(True))
+        assert await store.quarantine_blob(sha256, answers(True)) is None
+        assert await store.blob_size_bytes(sha256) is None
+        assert await store.blob_digests() == []
+        assert await stored(store, ID, b"model") == sha256
 
     async def test_there_is_no_partial_before_one_is_created(self, store: BlobStore) -> None:
         assert await store.open_partial(ID) is None

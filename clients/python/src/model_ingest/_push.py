@@ -13,9 +13,16 @@ from typing import Final
 from model_ingest._backoff import Backoff
 from model_ingest._clean import file_name_for
 from model_ingest._connection import Connection
-from model_ingest._errors import IngestError, LocalFileError, NotServedError
+from model_ingest._errors import (
+    IngestError,
+    InvalidRequestError,
+    LocalFileError,
+    NotFoundError,
+    NotServedError,
+)
 from model_ingest._follow import follow
 from model_ingest._limits import Limits
+from model_ingest._memory import PushMemory, Remembered
 from model_ingest._retry import repeat, run
 from model_ingest._source import FileSource
 from model_ingest._status import from_ingest
@@ -28,7 +35,7 @@ from model_ingest.v1.ingest_service_pb2 import (
     GetCapabilitiesRequest,
     GetIngestRequest,
 )
-from model_ingest.v1.resources_pb2 import Ingest
+from model_ingest.v1.resources_pb2 import File, Ingest
 
 # After a failed upload: how long the watch may still deliver what the server says about it.
 _LAST_WORDS_SECONDS: Final = 2.0
@@ -64,14 +71,19 @@ class Push:
         async with AsyncExitStack() as stack:
             await self._open(stack)
             self._capabilities = await capabilities(self._connection)
-            ingest = await self._create()
+            memory = self._memory()
+            ingest = await self._begun_before(memory) or await self._create(memory)
             self._tell(Accepted(ingest, self._capabilities.resumable))
             if not ingest.done:
                 try:
                     ingest = await self._send_and_follow(ingest)
                 except IngestError as error:
                     error.ingest = error.ingest or ingest
+                    if error.ingest.done:
+                        await asyncio.to_thread(memory.forget)
                     raise
+        if ingest.done or self._options.detach:
+            await asyncio.to_thread(memory.forget)
         failed = from_ingest(ingest) if ingest.done else None
         if failed is not None:
             raise failed
@@ -84,7 +96,53 @@ class Push:
                 raise LocalFileError(f"two files would both be called {file_name}")
             self._sources[file_name] = await stack.enter_async_context(FileSource(path))
 
-    async def _create(self) -> Ingest:
+    def _memory(self) -> PushMemory:
+        options = self._options
+        return PushMemory.of(
+            self._connection.server,
+            [(source.path, source.fingerprint) for source in self._sources.values()],
+            {"name": options.name, "targets": list(options.targets), "store_only": options.store_only},
+        )
+
+    async def _begun_before(self, memory: PushMemory) -> Ingest | None:
+        """The ingest of an earlier run of the same push, if it can still be gone on with."""
+        before = await asyncio.to_thread(memory.load)
+        if before is None or not before.ingest:
+            return None
+        request = GetIngestRequest(name=before.ingest)
+        try:
+            ingest = await repeat(
+                lambda: self._connection.unary(self._connection.ingests.GetIngest, request), self._backoff()
+            )
+        except NotFoundError:
+            ingest = Ingest(done=True)
+        if ingest.done:
+            await asyncio.to_thread(memory.forget)
+            return None
+        return ingest
+
+    async def _create(self, memory: PushMemory) -> Ingest:
+        # Remembered before it is sent: if the answer is lost, the same id brings the same ingest.
+        before = await asyncio.to_thread(memory.load)
+        request_id = before.request_id if before is not None else str(uuid.uuid4())
+        await asyncio.to_thread(memory.save, Remembered(request_id, ""))
+        try:
+            ingest = await self._create_with(request_id)
+        except InvalidRequestError as error:
+            await asyncio.to_thread(memory.forget)
+            if error.reason != "REQUEST_ID_REUSED":
+                raise
+            # An earlier run declared more or less than this one, e.g. no digest.
+            request_id = str(uuid.uuid4())
+            ingest = await self._create_with(request_id)
+        if ingest.done and before is not None:
+            # The former run's, ended since: this is a new push.
+            request_id = str(uuid.uuid4())
+            ingest = await self._create_with(request_id)
+        await asyncio.to_thread(memory.save, Remembered(request_id, ingest.name))
+        return ingest
+
+    async def _create_with(self, request_id: str) -> Ingest:
         specs = [
             FileSpec(
                 file_name=name,
@@ -98,7 +156,7 @@ class Push:
             files=specs,
             targets=self._options.targets,
             store_only=self._options.store_only,
-            request_id=str(uuid.uuid4()),
+            request_id=request_id,
         )
         return await repeat(
             lambda: self._connection.unary(self._connection.ingests.CreateIngest, request), self._backoff()
@@ -152,7 +210,8 @@ class Push:
                 stall_seconds=self._limits.stall_seconds,
                 resumable=self._capabilities.resumable,
             )
-            await run(strategy, backoff)
+            # What an earlier run, or an earlier call, brought there need not be sent again.
+            await run(strategy, backoff, look_first=file.state == File.STATE_UPLOADING)
 
     async def _follow(self, ingest: Ingest) -> Ingest:
         return await follow(

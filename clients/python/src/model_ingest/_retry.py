@@ -24,13 +24,15 @@ class Strategy(Protocol[_Result_co]):
         """After a failed try: the result if it is there after all; None to try again; raises to give up."""
 
 
-async def run(strategy: Strategy[_Result], backoff: Backoff, *, sleep: Sleep = asyncio.sleep) -> _Result:
+async def run(
+    strategy: Strategy[_Result], backoff: Backoff, *, look_first: bool = False, sleep: Sleep = asyncio.sleep
+) -> _Result:
     """Tries until there is a result; raises the last error once `backoff` says that it is no use.
 
     A failed try is never simply repeated: `recover` looks first. `recover` may fail as well,
-    and is then what is tried again.
+    and is then what is tried again. `look_first`: the server may have something already.
     """
-    looked = True
+    looked = not look_first
     while True:
         try:
             if not looked:

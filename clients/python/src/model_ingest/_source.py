@@ -84,6 +84,11 @@ class FileSource:
         self._executor.submit(self._file.close)
         self._executor.shutdown(wait=False)
 
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What the file was when it was opened."""
+        return self._fingerprint
+
     async def chunks(self, start: int, chunk_bytes: int) -> AsyncGenerator[Chunk, None]:
         """The chunks from offset `start` to the end, read ahead."""
         loop = asyncio.get_running_loop()

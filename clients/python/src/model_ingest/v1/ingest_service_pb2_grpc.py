@@ -128,8 +128,12 @@ class IngestServiceServicer:
         `finish` waits at most 20 s for the verification; the file may come back VERIFYING or
         PUBLISHING: watch the ingest then. Finishing a stored file again answers it with OK.
 
-        In this version a stream that ends before `finish` fails the ingest
-        (UPLOAD_INTERRUPTED) and its bytes are removed; resuming comes with a later version.
+        A stream that ends before `finish`, however it ends, leaves the file UPLOADING: ask
+        GetIngest for `committed_size` and go on there with another Upload. A half-closed stream is
+        answered with the file as it is, which is how a client learns it at once. Another Upload
+        of the same file takes it over: the former one ends with WRITER_SUPERSEDED. Only
+        SIZE_MISMATCH, DIGEST_MISMATCH, FORMAT_INVALID and STORAGE_FULL fail the file for good; an
+        upload that gets no bytes for too long expires.
 
         Errors: INVALID_ARGUMENT with STREAM_PROTOCOL, CHUNK_TOO_LARGE, ARGUMENT_INVALID (a bug in
         the client), DIGEST_REQUIRED, DIGEST_MALFORMED, DIGEST_MISMATCH, FORMAT_INVALID (fail);

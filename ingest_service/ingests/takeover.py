@@ -1,0 +1,101 @@
+"""One writer per file: from a new epoch to an open, locked, truncated partial (design.md section 4)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from ingest_service.ingests.file_moves import FileMoves
+from ingest_service.storage import BlobStore, PartialFile
+from ingest_service.vocabulary.errors import (
+    IngestError,
+    StorageFailed,
+    UploadClosed,
+    WriterBusy,
+    WriterSuperseded,
+)
+from ingest_service.vocabulary.reasons import Reason
+from ingest_service.vocabulary.records import Failure, File
+from ingest_service.vocabulary.states import FileState
+
+_log = logging.getLogger(__name__)
+_POLL_SECONDS = 0.05
+
+
+async def take_partial(
+    store: BlobStore, moves: FileMoves, file: File, wait_seconds: float
+) -> tuple[PartialFile, File]:
+    """The partial of a file whose epoch is ours, and its row as re-read under the lock.
+
+    Waits for the former holder, who was told to let go, at most `wait_seconds`; then WriterBusy. Raises
+    WriterSuperseded or UploadClosed if the row is no longer ours, StorageFailed if committed bytes are gone
+    (the file has failed by then).
+    """
+    partial, is_new = await _locked(store, moves, file, wait_seconds)
+    try:
+        return partial, await _prepare(partial, moves, file)
+    except _NoLongerOurs as lost:
+        if is_new and lost.state is not FileState.UPLOADING:
+            # Another writer finished the file just before we made this empty one.
+            await partial.remove()
+        else:
+            await partial.close()
+        raise lost.error from None
+    except BaseException:
+        await partial.close()
+        raise
+
+
+class _NoLongerOurs(Exception):
+    def __init__(self, error: IngestError, state: FileState) -> None:
+        super().__init__(state)
+        self.error, self.state = error, state
+
+
+async def _locked(
+    store: BlobStore, moves: FileMoves, file: File, wait_seconds: float
+) -> tuple[PartialFile, bool]:
+    """The partial, and whether it was made just now."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_seconds
+    while True:
+        try:
+            partial = await store.open_partial(file.id)
+            if partial is not None:
+                return partial, False
+            # It may be gone because another writer has finished the file: then none must be made.
+            _check_ours(await moves.read(file), file)
+            return await store.create_partial(file.id), True
+        except _NoLongerOurs as lost:
+            raise lost.error from None
+        except WriterBusy:
+            if loop.time() >= deadline:
+                raise
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _check_ours(current: File, file: File) -> None:
+    if current.writer_epoch != file.writer_epoch:
+        raise _NoLongerOurs(WriterSuperseded(), current.state)
+    if current.state is not FileState.UPLOADING:
+        raise _NoLongerOurs(UploadClosed(), current.state)
+
+
+async def _prepare(partial: PartialFile, moves: FileMoves, file: File) -> File:
+    current = await moves.read(file)
+    _check_ours(current, file)
+    size_bytes = await partial.size_bytes()
+    if size_bytes < current.committed_size:
+        failure = Failure(
+            Reason.STORAGE_FAILED, "The store lost bytes of this file that were safe: push it again."
+        )
+        _log.error(
+            "a partial is shorter than its committed size",
+            extra={"ingest": file.ingest_id, "file": file.file_name, "size_bytes": size_bytes,
+                   "committed_size": current.committed_size},
+        )  # fmt: skip
+        await moves.fail(current, failure)
+        raise StorageFailed(failure.message)
+    # What lies behind was never acknowledged, and may be anything.
+    await partial.truncate(current.committed_size)
+    return current

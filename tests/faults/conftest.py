@@ -1,0 +1,42 @@
+"""Databases for children that are killed, and no descriptor or task left behind by a test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.postgres import PostgresCluster
+
+NewUrl = Callable[[str], str]
+
+
+@pytest.fixture
+def new_url(postgres: PostgresCluster, tmp_path: Path) -> NewUrl:
+    """`new_url("sqlite")` or `new_url("postgresql")`: a database of its own."""
+
+    def make(kind: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite+aiosqlite:///{tmp_path / f'{uuid.uuid4().hex}.db'}"
+        return postgres.create_database(f"fault_{uuid.uuid4().hex}", "migrated")
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+async def no_task_left() -> AsyncIterator[None]:
+    """Checked after every other asynchronous fixture has cleaned up."""
+    yield
+    left = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+    assert left == set()
+
+
+@pytest.fixture
+def needs_root() -> None:
+    """Faults of the system's own; as root on Linux a missing one is a failure, not a skip."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can do this")
