@@ -17,7 +17,7 @@ from ingest_service.config import Settings
 from ingest_service.database import Database
 from ingest_service.database.migrate import SchemaTooNew, migrate
 from ingest_service.events import Hub, Watches
-from ingest_service.forwarding import ForwardingSettings, Target, Worker
+from ingest_service.forwarding import ForwardingSettings, Target, TargetBoard, Worker
 from ingest_service.ingests.identity import WrongStore, check_identity
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.readiness import Readiness
@@ -80,11 +80,16 @@ class Service:
         )
         self.ingests.on_cancel(self.uploads.cancelled)
         self.watches = Watches(self.database, self.hub, max_watches=settings.max_watches)
+        targets = [
+            Target(target.name, target.url, target.headers, target.models_dir, target.ca)
+            for target in settings.targets
+        ]
+        self.board = TargetBoard(targets, clock=now)
         self.worker = Worker(
             self.database,
             self.store,
             self.hub,
-            [Target(target.name, target.url) for target in settings.targets],
+            targets,
             ForwardingSettings(
                 retry_seconds=settings.deployment_retry_seconds,
                 lease_seconds=settings.lease_seconds,
@@ -116,7 +121,7 @@ class Service:
                 version=distribution_version("model-ingest-service"),
                 clock=now,
             ),
-            CatalogServicer(self.ingests),
+            CatalogServicer(self.ingests, self.board),
         )
         self.readiness = Readiness(
             self.database, self.store, self.rpc.set_serving, period_seconds=settings.readiness_seconds
@@ -152,6 +157,7 @@ class Service:
         await self.uploads.drain(grace)
         await stopping
         await self.uploads.close()
+        await self.board.close()
         await self.worker.stop()
         await self.sweeper.stop()
         await self.close_store()

@@ -28,7 +28,9 @@ def main() -> int:
     fresh = before + BEGIN + table() + END + after
     if "--check" in sys.argv[1:]:
         if fresh != text:
-            sys.stderr.write("README.md: the table of settings is not that of config.py; run `make format`\n")
+            sys.stderr.write(
+                "README.md: the table of settings is not that of config/settings.py; run `make format`\n"
+            )
             return 1
         return 0
     README.write_text(fresh, encoding="utf-8")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import and_, func, insert, or_, select, update
+from sqlalchemy import and_, func, insert, literal, or_, select, update
 
 from ingest_service.database.rows import changed, deployment_from_row, deployment_values
 from ingest_service.database.statements import Statements
 from ingest_service.database.tables import deployments, ingests
-from ingest_service.database.types import database_now
+from ingest_service.database.types import UtcMicros, database_now
 from ingest_service.vocabulary.records import Deployment
 from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, IngestState
 
 _MOVING = [str(state) for state in DEPLOYMENT_MOVING]
+_UNSERVED_PAGE = 100
 _FORWARDED = [str(IngestState.FORWARDING), str(IngestState.CANCELLING)]
 
 
@@ -68,9 +70,17 @@ class DeploymentQueries:
         await self._statements.run(update(deployments).where(deployments.c.id == after.id).values(**values))
 
     async def claim(
-        self, owner: str, targets: Sequence[str], busy_targets: Sequence[str], lease_seconds: float
+        self,
+        owner: str,
+        targets: Sequence[str],
+        busy_targets: Sequence[str],
+        lease_seconds: float,
+        *,
+        resting_targets: Sequence[str] = (),
     ) -> Lease | None:
         """Takes the oldest due deployment on one of `targets` that is free; None if there is none.
+
+        On `resting_targets`, which do not answer, only what was never tried, or has no time left to wait.
 
         One conditional UPDATE; on PostgreSQL claimants pass by each other's rows (SKIP LOCKED), on SQLite the
         transaction holds the one write lock anyway and SQLAlchemy drops the clause.
@@ -86,6 +96,11 @@ class DeploymentQueries:
                 deployments.c.target.not_in(busy_targets),
                 or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < now),
                 or_(deployments.c.next_attempt_at.is_(None), deployments.c.next_attempt_at <= now),
+                or_(
+                    deployments.c.target.not_in(resting_targets),
+                    deployments.c.attempts == 0,
+                    deployments.c.retry_until <= now,
+                ),
             )
             .order_by(ingests.c.number)
             .limit(1)
@@ -134,6 +149,25 @@ class DeploymentQueries:
             or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < database_now()),
         )
         return set((await self._statements.run(query)).scalars())
+
+    async def unserved(self, served: Collection[str], waiting_since: datetime) -> list[Lease]:
+        """Deployments on other targets than these that nobody holds and that were due before that moment."""
+        idle = or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < database_now())
+        due_at = func.coalesce(deployments.c.next_attempt_at, ingests.c.stored_at)
+        query = (
+            select(deployments.c.id, deployments.c.ingest_id, deployments.c.target, deployments.c.fencing)
+            .join(ingests, ingests.c.id == deployments.c.ingest_id)
+            .where(
+                ingests.c.state.in_(_FORWARDED),
+                deployments.c.state.in_(_MOVING),
+                deployments.c.target.not_in(list(served)),
+                idle,
+                due_at < literal(waiting_since, UtcMicros),
+            )
+            .limit(_UNSERVED_PAGE)
+        )
+        rows = await self._statements.run(query)
+        return [Lease(row.id, row.ingest_id, row.target, row.fencing) for row in rows]
 
     async def release_all(self, owner: str) -> None:
         """Ends the leases of a worker that stops in good order, so that the next need not wait for them."""

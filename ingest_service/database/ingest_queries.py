@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, insert, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, func, insert, literal, select, update
 from sqlalchemy import RowMapping as Row
 
 from ingest_service.database.deployment_queries import DeploymentQueries
@@ -14,9 +14,17 @@ from ingest_service.database.event_queries import EventQueries
 from ingest_service.database.file_queries import FileQueries
 from ingest_service.database.rows import changed, ingest_from_rows, ingest_values
 from ingest_service.database.statements import Statements
-from ingest_service.database.tables import ingests
+from ingest_service.database.tables import deployments, ingests
+from ingest_service.database.types import UtcMicros
 from ingest_service.vocabulary.records import Ingest, NewEvent
-from ingest_service.vocabulary.states import INGEST_STORED, IngestState
+from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, INGEST_STORED, DeploymentState, IngestState
+
+_MOVING = [str(state) for state in DEPLOYMENT_MOVING]
+
+
+def _number_of(ingest_id: str) -> ScalarSelect[int]:
+    """Its place in the order of acceptance, which decides between ingests of one name."""
+    return select(ingests.c.number).where(ingests.c.id == ingest_id).scalar_subquery()
 
 
 class IngestQueries:
@@ -71,6 +79,29 @@ class IngestQueries:
         more = page[-1]["number"] if len(rows) > limit else None
         return await self.with_parts(page), more
 
+    async def older_with_moving_deployments(self, ingest: Ingest) -> list[str]:
+        """Ids of ingests of the same name, accepted before it, the newest first, with something to deploy."""
+        older = select(ingests.c.id).where(
+            ingests.c.canonical_model == ingest.canonical_model,
+            ingests.c.number < _number_of(ingest.id),
+            ingests.c.id.in_(select(deployments.c.ingest_id).where(deployments.c.state.in_(_MOVING))),
+        )
+        return list((await self._statements.run(older.order_by(ingests.c.number.desc()))).scalars())
+
+    async def targets_of_newer(self, ingest: Ingest) -> set[str]:
+        """Targets that a stored ingest of the same name, accepted after it, was meant for."""
+        newer = (
+            select(deployments.c.target)
+            .join(ingests, ingests.c.id == deployments.c.ingest_id)
+            .where(
+                ingests.c.canonical_model == ingest.canonical_model,
+                ingests.c.number > _number_of(ingest.id),
+                ingests.c.stored_at.is_not(None),
+                deployments.c.state != str(DeploymentState.CANCELLED),
+            )
+        )
+        return set((await self._statements.run(newer)).scalars())
+
     async def insert(self, ingest: Ingest, news: Sequence[NewEvent]) -> Ingest:
         """Writes a new ingest and its first events; answers it as written."""
         numbered = replace(ingest, last_sequence=len(news))
@@ -91,7 +122,8 @@ class IngestQueries:
             await self._deployments.save(old, new)
         values = changed(ingest_values(before), ingest_values(replace(after, updated_at=now)))
         if before.state not in INGEST_STORED and after.state in INGEST_STORED:
-            values["stored_at"] = now
+            # Once: an ingest that failed on its targets and is tried again was stored long ago.
+            values["stored_at"] = func.coalesce(ingests.c.stored_at, literal(now, UtcMicros))
         await self._statements.run(update(ingests).where(ingests.c.id == after.id).values(**values))
         return replace(after, updated_at=now)
 

@@ -104,6 +104,17 @@ leases = Table(
     Column("until_us", BigInteger, nullable=False),
 )
 
+#: The turn to create or delete on a target is leased: one at a time, across replicas (design.md section 5).
+targets = Table(
+    "targets",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("lease_owner", String(128)),
+    Column("lease_until_us", BigInteger),
+    #: When a process that has it in its settings last said so.
+    Column("served_at_us", BigInteger, nullable=False),
+)
+
 #: The row is the job (design.md section 5).
 deployments = Table(
     "deployments",

@@ -20,6 +20,7 @@ from ingest_service.database.file_queries import FileQueries
 from ingest_service.database.ingest_queries import IngestQueries
 from ingest_service.database.model_queries import ModelQueries
 from ingest_service.database.store_queries import StoreQueries
+from ingest_service.database.target_queries import TargetQueries
 
 
 class Statements:
@@ -46,6 +47,7 @@ class Transaction:
     def __init__(self, statements: Statements) -> None:
         self.store = StoreQueries(statements)
         self.blobs = BlobQueries(statements)
+        self.targets = TargetQueries(statements)
         self.files = FileQueries(statements)
         self.deployments = DeploymentQueries(statements)
         self.events = EventQueries(statements)

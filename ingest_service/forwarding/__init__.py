@@ -3,7 +3,9 @@
 Knows no gRPC.
 """
 
+from ingest_service.forwarding.board import TargetBoard, TargetStatus
+from ingest_service.forwarding.settings import ForwardingSettings
 from ingest_service.forwarding.target import Target
-from ingest_service.forwarding.worker import ForwardingSettings, Worker
+from ingest_service.forwarding.worker import Worker
 
-__all__ = ["ForwardingSettings", "Target", "Worker"]
+__all__ = ["ForwardingSettings", "Target", "TargetBoard", "TargetStatus", "Worker"]

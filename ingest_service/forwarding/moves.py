@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,14 @@ class CancelDue(Exception):
     """A cancel was asked for: no further step may begin."""
 
 
+class SupersededByNewer(Exception):
+    """A newer ingest of the name is stored and goes to this target: no further step may begin."""
+
+
+#: Steps that change something on the target, and must not begin once a newer ingest of the name is stored.
+_STEPS = frozenset({DeploymentState.PUSHING, DeploymentState.CREATING})
+
+
 class DeploymentMoves:
     """What a worker may do to the deployment that it holds the lease of. Each method may raise LeaseLost."""
 
@@ -34,12 +42,15 @@ class DeploymentMoves:
         return self._ours(ingest)
 
     async def move(self, state: DeploymentState, **values: Any) -> Deployment:
-        """Moves our deployment. Raises CancelDue instead of a move to a further step of a cancelled one."""
+        """Moves our deployment. Raises CancelDue or SupersededByNewer instead of a move to a further step of
+        one that was cancelled, or that a newer ingest of the name has made void."""
 
-        def apply(change: Change) -> None:
+        async def apply(tx: Transaction, change: Change) -> None:
             # Judged under the ingest's lock: after a cancel was committed no create begins any more.
             if state in DEPLOYMENT_MOVING and self._find(change.before).cancel_requested:
                 raise CancelDue
+            if state in _STEPS and self._lease.target in await tx.ingests.targets_of_newer(change.before):
+                raise SupersededByNewer
             change.deployment(self._lease.deployment_id, state, **values)
 
         return await self._change(apply)
@@ -47,7 +58,7 @@ class DeploymentMoves:
     async def statuses(self, texts: Sequence[str]) -> None:
         """The target said these things, in this order."""
 
-        def apply(change: Change) -> None:
+        async def apply(_tx: Transaction, change: Change) -> None:
             for text in texts:
                 change.deployment_status(self._lease.deployment_id, text)
 
@@ -55,13 +66,17 @@ class DeploymentMoves:
 
     async def notice(self, text: str) -> None:
         """Worth knowing, but no failure."""
-        await self._change(lambda change: change.notice(text))
 
-    async def _change(self, apply: Callable[[Change], object]) -> Deployment:
+        async def apply(_tx: Transaction, change: Change) -> None:
+            change.notice(text)
+
+        await self._change(apply)
+
+    async def _change(self, apply: Callable[[Transaction, Change], Awaitable[None]]) -> Deployment:
         async def work(tx: Transaction) -> Deployment:
             before, _ = self._ours(await tx.ingests.lock(self._lease.ingest_id))
             change = Change(before, self._clock())
-            apply(change)
+            await apply(tx, change)
             if change.after == before and not change.events:
                 return self._find(before)
             return self._find(await tx.ingests.save(before, change.after, change.events, change.now))

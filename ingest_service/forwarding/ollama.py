@@ -76,10 +76,10 @@ class OllamaClient:
                 # few connections: Ollama closes idle ones on a restart.
                 trust_env=False,
                 follow_redirects=False,
-                verify=ssl.create_default_context() if target.url.startswith("https:") else False,
+                verify=await asyncio.to_thread(_trust, target) if target.url.startswith("https:") else False,
                 limits=httpx.Limits(max_connections=8, max_keepalive_connections=2, keepalive_expiry=15.0),
             )
-        except (httpx.InvalidURL, ValueError) as error:
+        except (httpx.InvalidURL, ValueError, OSError) as error:
             _log.error("a target cannot be used", extra={"target": target.name, "detail": str(error)})
             raise Refused(_BAD_URL) from error
         return self
@@ -257,6 +257,14 @@ class _Heard:
 
     def silent_seconds(self) -> float:
         return self._clock() - self._at
+
+
+def _trust(target: Target) -> ssl.SSLContext:
+    """Reads files: not for the event loop."""
+    context = ssl.create_default_context()
+    if target.ca is not None:
+        context.load_verify_locations(target.ca)
+    return context
 
 
 def _words_of(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.text import clean
@@ -15,7 +16,11 @@ class Target:
 
     name: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: Its models directory as this process sees it, if they share a file system.
+    models_dir: Path | None = None
+    #: Certificates of those who may sign its own, beside the system's.
+    ca: Path | None = None
 
 
 class TargetError(Exception):
@@ -23,6 +28,7 @@ class TargetError(Exception):
 
     TargetError
     ├── Unreachable      no answer, or one that a later try may better: tried again with backoff
+    │   └── Resting      it did not answer others a moment ago, and was not asked again
     ├── Refused          a final no
     ├── BlobMissing      create did not find the blob: push it once more
     ├── NoSpace          the target's disk is full: tried again with backoff
@@ -42,6 +48,10 @@ class Unreachable(TargetError):
     """No answer, or one that a later try may better."""
 
     reason = Reason.TARGET_UNREACHABLE
+
+
+class Resting(Unreachable):
+    """It did not answer others a moment ago, and was not asked again."""
 
 
 class Refused(TargetError):

@@ -5,38 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 
 from ingest_service.database import Database, Lease
 from ingest_service.events import Hub
 from ingest_service.events.hub import wait_for_flag
-from ingest_service.forwarding.driver import Driver
-from ingest_service.forwarding.moves import CancelDue, DeploymentMoves, LeaseLost
-from ingest_service.forwarding.ollama import OllamaClient
-from ingest_service.forwarding.target import NoSpace, Target, TargetError, Unreachable
+from ingest_service.forwarding.attempt import Attempt
+from ingest_service.forwarding.breaker import Breaker
+from ingest_service.forwarding.settings import ForwardingSettings
+from ingest_service.forwarding.target import Target
+from ingest_service.forwarding.unserved import serve_targets
 from ingest_service.storage import BlobStore
 from ingest_service.vocabulary.errors import IngestError
-from ingest_service.vocabulary.records import Failure
-from ingest_service.vocabulary.states import DeploymentState
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardingSettings:
-    """How the worker works."""
-
-    #: From the first attempt on, failures that time may heal are tried again for this long.
-    retry_seconds: float = 3600.0
-    lease_seconds: float = 15.0
-    max_concurrent: int = 4
-    poll_seconds: float = 2.0
-    first_backoff_seconds: float = 1.0
-    max_backoff_seconds: float = 60.0
 
 
 class Worker:
@@ -60,13 +44,14 @@ class Worker:
         self._settings = settings
         self._owner = owner
         self._clock = clock
+        self._breakers = {target.name: Breaker() for target in targets}
+        self._served_once = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._main: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begins to claim."""
-        if self._targets:
-            self._main = asyncio.create_task(self._claim_for_ever())
+        self._main = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         """Ends without waiting for a create (design.md section 5); leases are given back."""
@@ -80,6 +65,16 @@ class Worker:
         await asyncio.gather(*driving, return_exceptions=True)
         with contextlib.suppress(IngestError):
             await self._database.transact(lambda tx: tx.deployments.release_all(self._owner))
+
+    async def _run(self) -> None:
+        # The turn on a target is a row: it has to be there before the first deployment is claimed.
+        serving = asyncio.create_task(self._serve_for_ever())
+        try:
+            await self._served_once.wait()
+            await (self._claim_for_ever() if self._targets else serving)
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
 
     async def _claim_for_ever(self) -> None:
         with self._hub.waiting_for_any() as flag:
@@ -108,9 +103,12 @@ class Worker:
 
     async def _claim(self) -> Lease | None:
         names, busy = sorted(self._targets), sorted(self._running)
+        resting = sorted(name for name, breaker in self._breakers.items() if breaker.rests)
         claiming = asyncio.create_task(
             self._database.transact(
-                lambda tx: tx.deployments.claim(self._owner, names, busy, self._settings.lease_seconds)
+                lambda tx: tx.deployments.claim(
+                    self._owner, names, busy, self._settings.lease_seconds, resting_targets=resting
+                )
             )
         )
         try:
@@ -121,107 +119,28 @@ class Worker:
             raise
 
     async def _drive(self, lease: Lease) -> None:
-        moves = DeploymentMoves(self._database, lease, self._clock)
-        driver = Driver(OllamaClient(self._targets[lease.target]), self._store, moves)
-        driving = asyncio.create_task(driver.run())
-        renewing = asyncio.create_task(self._renew(lease, moves, driver, driving))
-        try:
-            is_cancel_due = await asyncio.shield(renewing)
-            driving.cancel()
-            await asyncio.wait({driving})
-            await self._record(moves, driving, is_cancel_due=is_cancel_due)
-        except LeaseLost:
-            _log.info("a deployment is no longer ours", extra=_of(lease))
-        except IngestError:
-            # The lease runs out, and whoever claims the deployment then asks `show` before anything else.
-            _log.exception("a deployment's end could not be recorded", extra=_of(lease))
-        finally:
-            driving.cancel()
-            # The renewal ends with the driver; cancelled, it could leave a statement that revives the lease.
-            await asyncio.gather(driving, renewing, return_exceptions=True)
+        attempt = Attempt(
+            lease,
+            self._targets[lease.target],
+            self._breakers[lease.target],
+            database=self._database,
+            store=self._store,
+            hub=self._hub,
+            settings=self._settings,
+            clock=self._clock,
+        )
+        await attempt.run()
 
-    async def _renew(
-        self, lease: Lease, moves: DeploymentMoves, driver: Driver, driving: asyncio.Task[None]
-    ) -> bool:
-        """Keeps the lease and writes progress until the driver has ended or must end: the lease is lost, or a
-        cancel is due (True)."""
-        seconds = self._settings.lease_seconds
-        step = min(1.0, seconds / 3)
-        written, waited = driver.progress, 0.0
+    async def _serve_for_ever(self) -> None:
         while True:
-            await asyncio.wait({driving}, timeout=step)
-            if driving.done():
-                return False
-            waited += step
-            progress = driver.progress if driver.progress != written else None
-            if progress is None and waited < seconds / 3:
-                continue
             try:
-                cancel = await self._renewed(lease, progress)
-                if cancel is None:
-                    return False
-                # A create that runs is left to answer (design.md section 2); all before it is torn off.
-                if cancel and (await moves.read())[1].state is not DeploymentState.CREATING:
-                    return True
+                await serve_targets(
+                    self._database, sorted(self._targets), self._settings.retry_seconds, self._clock
+                )
+                self._served_once.set()
             except IngestError:
-                continue
-            if progress is not None:
-                written = progress
-                self._hub.wake(lease.ingest_id)
-            waited = 0.0
-
-    async def _renewed(self, lease: Lease, progress: tuple[int, int] | None) -> bool | None:
-        return await self._database.transact(
-            lambda tx: tx.deployments.renew(lease, self._settings.lease_seconds, progress)
-        )
-
-    async def _record(
-        self, moves: DeploymentMoves, driving: asyncio.Task[None], *, is_cancel_due: bool
-    ) -> None:
-        """Writes how the attempt ended, exactly once."""
-        error = None if driving.cancelled() else driving.exception()
-        try:
-            if isinstance(error, TargetError):
-                await self._failed(moves, error)
-            elif isinstance(error, LeaseLost | CancelDue | IngestError):
-                raise error
-            elif error is not None:
-                _log.error("unforeseen fault while driving a deployment", exc_info=error)
-                await self._failed(moves, Unreachable("An unforeseen fault of the service; see its log."))
-            elif driving.cancelled() and is_cancel_due:
-                raise CancelDue
-        except CancelDue:
-            await moves.move(DeploymentState.CANCELLED, next_attempt_at=None)
-
-    async def _failed(self, moves: DeploymentMoves, error: TargetError) -> None:
-        ingest, deployment = await moves.read()
-        now = self._clock()
-        failure = Failure(error.reason, error.words, {"target": deployment.target})
-        retry_until = deployment.retry_until or now + timedelta(seconds=self._settings.retry_seconds)
-        extra = {"ingest": ingest.id, "target": deployment.target, "words": error.words}
-        if deployment.cancel_requested:
-            await moves.move(DeploymentState.CANCELLED, failure=failure)
-        elif isinstance(error, Unreachable | NoSpace) and now < retry_until:
-            due = now + timedelta(seconds=self._backoff_seconds(deployment.attempts))
-            _log.warning("a deployment failed and will be tried again", extra=extra)
-            await moves.move(
-                DeploymentState.PENDING,
-                failure=failure,
-                next_attempt_at=min(due, retry_until),
-                retry_until=retry_until,
-            )
-        else:
-            _log.error("a deployment failed", extra=extra)
-            await moves.move(DeploymentState.FAILED, failure=failure)
-
-    def _backoff_seconds(self, attempts: int) -> float:
-        """Full jitter: targets that died together are not asked together."""
-        doublings = min(max(attempts - 1, 0), 16)
-        ceiling = min(
-            self._settings.max_backoff_seconds, self._settings.first_backoff_seconds * 2.0**doublings
-        )
-        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
-
-
-def _of(lease: Lease) -> dict[str, str]:
-    return {"ingest": lease.ingest_id, "target": lease.target}
+                _log.warning("the targets could not be looked after; the database does not answer")
+            except Exception:  # noqa: BLE001 (logged)
+                _log.exception("unforeseen fault while looking after the targets")
+            is_due = self._settings.announce_seconds if self._served_once.is_set() else 1.0
+            await asyncio.sleep(is_due)

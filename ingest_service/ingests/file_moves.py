@@ -8,6 +8,7 @@ from typing import Any
 
 from ingest_service.database import Database, Transaction
 from ingest_service.ingests.admission import Admission
+from ingest_service.ingests.order import keep_order
 from ingest_service.lifecycle import Change
 from ingest_service.vocabulary.errors import (
     FileNotFound,
@@ -106,6 +107,7 @@ class FileMoves:
             change = Change(ingest, self._clock())
             await tx.blobs.make_live(current.sha256, current.size_bytes, file_format, change.now)
             change.file(current.id, FileState.STORED, committed_size=current.size_bytes)
+            await keep_order(tx, change)
             after = await tx.ingests.save(ingest, change.after, change.events, change.now)
             return _by_id(after, file.id)
 

@@ -103,7 +103,12 @@ def _check_file(file: NewFile, field_path: str, limits: Limits, seen: set[str]) 
 def _check_targets(request: NewIngest, known_targets: Sequence[str]) -> None:
     if request.store_only and request.targets:
         raise ArgumentInvalid("store_only and targets exclude each other.", field="store_only")
-    for index, target in enumerate(request.targets):
+    check_known_targets(request.targets, known_targets)
+
+
+def check_known_targets(targets: Sequence[str], known_targets: Sequence[str]) -> None:
+    """Raises TargetUnknown, naming the field."""
+    for index, target in enumerate(targets):
         if target not in known_targets:
             raise TargetUnknown(
                 f"No such target; there are: {', '.join(known_targets) or 'none'}.",

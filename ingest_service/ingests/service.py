@@ -10,10 +10,17 @@ from ingest_service.database import Conflict, Database, Transaction
 from ingest_service.ingests.admission import Admission
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.names import ModelName, parse_model_name
-from ingest_service.ingests.requests import NewFile, NewIngest, check_new_ingest, check_request_id
+from ingest_service.ingests.order import supersede_older
+from ingest_service.ingests.requests import (
+    NewFile,
+    NewIngest,
+    check_known_targets,
+    check_new_ingest,
+    check_request_id,
+)
 from ingest_service.lifecycle import Change
 from ingest_service.storage import BlobStore
-from ingest_service.vocabulary.errors import IngestNotFound, ModelNotFound, RequestIdReused
+from ingest_service.vocabulary.errors import BytesMissing, IngestNotFound, ModelNotFound, RequestIdReused
 from ingest_service.vocabulary.records import Deployment, File, Ingest, Model
 from ingest_service.vocabulary.states import DeploymentState, FileState, IngestState
 
@@ -73,7 +80,9 @@ class Ingests:
                 await self._admission.check(tx, missing, usable)
             now = self._clock()
             change = Change.of_new(self._new_ingest(request, name, stored, now), now)
-            return await tx.ingests.insert(change.after, change.events)
+            made = await tx.ingests.insert(change.after, change.events)
+            await supersede_older(tx, change)
+            return made
 
         try:
             ingest = await self._database.transact(work)
@@ -118,6 +127,32 @@ class Ingests:
         _log.info("ingest cancelled", extra={"ingest": ingest.id, "state": ingest.state})
         for listener in self._cancel_listeners:
             listener(ingest)
+        return ingest
+
+    async def retry(self, ingest_id: str, targets: Sequence[str] = ()) -> Ingest:
+        """What failed on targets (none given: on any) begins anew; an ingest of which nothing did is answered
+        as it is.
+
+        Raises IngestNotFound, BytesMissing, TargetUnknown.
+        """
+
+        async def work(tx: Transaction) -> Ingest:
+            before = await tx.ingests.lock(ingest_id)
+            if before is None:
+                raise IngestNotFound
+            if any(file.state is not FileState.STORED for file in before.files):
+                raise BytesMissing
+            check_known_targets(targets, [deployment.target for deployment in before.deployments])
+            if before.state in {IngestState.CANCELLING, IngestState.CANCELLED}:
+                return before
+            change = Change(before, self._clock())
+            change.retry(targets, await tx.ingests.targets_of_newer(before))
+            if not change.events:
+                return before
+            return await tx.ingests.save(before, change.after, change.events, change.now)
+
+        ingest = await self._database.transact(work)
+        _log.info("ingest retried", extra={"ingest": ingest.id, "state": ingest.state})
         return ingest
 
     async def model(self, name: str) -> Model:

@@ -14,12 +14,12 @@ from ingest_service.vocabulary.records import Deployment, Failure, File, Ingest,
 from ingest_service.vocabulary.states import (
     DEPLOYMENT_MOVING,
     FILE_OPEN,
-    INGEST_STORED,
     DeploymentState,
     FileState,
     IngestState,
 )
 
+_NOT_CREATING = frozenset({DeploymentState.PENDING, DeploymentState.PUSHING})
 _CANCELLED = frozenset({IngestState.CANCELLING, IngestState.CANCELLED})
 #: Why a cancelled ingest, and what of it took bytes, ended.
 _CLOSED = Failure(Reason.UPLOAD_CLOSED, "The ingest was cancelled.")
@@ -102,6 +102,30 @@ class Change:
                 self._put_deployment(deployment.id, deployment.state, cancel_requested=True)
         self._derive()
 
+    def supersede(self, targets: Collection[str]) -> None:
+        """A newer ingest of the name goes to these targets: what has not begun to create there never will.
+
+        A create that runs cannot be stopped; it is left to answer, and the newer one comes after it.
+        """
+        for deployment in self.after.deployments:
+            if deployment.target in targets and deployment.state in _NOT_CREATING:
+                self._put_deployment(deployment.id, DeploymentState.SUPERSEDED, next_attempt_at=None)
+        self._derive()
+
+    def retry(self, targets: Collection[str], newer_on: Collection[str]) -> None:
+        """What failed on these targets (none: on all) begins anew; never where a newer ingest went."""
+        for deployment in self.after.deployments:
+            if deployment.state is not DeploymentState.FAILED or (
+                targets and deployment.target not in targets
+            ):
+                continue
+            state = DeploymentState.SUPERSEDED if deployment.target in newer_on else DeploymentState.PENDING
+            self._put_deployment(
+                deployment.id, state, next_attempt_at=None, retry_until=None, failure=None,
+                create_baseline=None, attempts=0,
+            )  # fmt: skip
+        self._derive()
+
     def expire(self) -> None:
         """Its bytes did not come for too long: the ingest ends, and what it has of them may go."""
         if self.after.done:
@@ -146,7 +170,7 @@ class Change:
             return
         if state is IngestState.FAILED:
             self._close_waiting_deployments()
-        if state in {IngestState.FORWARDING, IngestState.READY} and old not in INGEST_STORED:
+        if state in {IngestState.FORWARDING, IngestState.READY} and old is IngestState.UPLOADING:
             self._tell(IngestState.STORED, passing=True)
         self._tell(state)
 

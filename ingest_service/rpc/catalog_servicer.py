@@ -9,8 +9,9 @@ from model_ingest.v1 import catalog_service_pb2 as pb
 from model_ingest.v1 import resources_pb2
 from model_ingest.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 
+from ingest_service.forwarding import TargetBoard
 from ingest_service.ingests.service import Ingests
-from ingest_service.rpc.convert import model_message
+from ingest_service.rpc.convert import model_message, target_message
 from ingest_service.rpc.names import MODEL_PAGES, page_limit, parse_model_resource, parse_name_prefix
 from ingest_service.rpc.not_served import NotServedYet
 
@@ -22,8 +23,9 @@ def _not_served() -> Iterable[pb.VerifyModelResponse]:
 class CatalogServicer(CatalogServiceServicer):
     """Errors are raised as they are; the interceptor maps them (NotServedYet to UNIMPLEMENTED)."""
 
-    def __init__(self, ingests: Ingests) -> None:
+    def __init__(self, ingests: Ingests, board: TargetBoard) -> None:
         self._ingests = ingests
+        self._board = board
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         models, more = await self._ingests.models(
@@ -54,4 +56,4 @@ class CatalogServicer(CatalogServiceServicer):
         raise NotServedYet
 
     async def ListTargets(self, request: pb.ListTargetsRequest, context: Any) -> pb.ListTargetsResponse:
-        raise NotServedYet
+        return pb.ListTargetsResponse(targets=[target_message(one) for one in await self._board.look()])

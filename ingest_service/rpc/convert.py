@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from model_ingest.v1 import errors_pb2, ingest_service_pb2, resources_pb2
 
 from ingest_service.events import Heartbeat, WatchItem
+from ingest_service.forwarding import TargetStatus
 from ingest_service.lifecycle import bodies
 from ingest_service.rpc.names import file_name, ingest_name
 from ingest_service.vocabulary.records import Deployment, Event, Failure, File, Ingest, Model
@@ -194,4 +196,18 @@ def _stored_failure(body: Mapping[str, Any] | None) -> errors_pb2.Failure | None
         return None
     return errors_pb2.Failure(
         reason=errors_pb2.Reason.Value(body["reason"]), message=body["message"], metadata=body["metadata"]
+    )
+
+
+def target_message(status: TargetStatus) -> resources_pb2.Target:
+    """A target, as it answered just now."""
+    latency = Duration()
+    latency.FromTimedelta(timedelta(seconds=status.latency_seconds))
+    return resources_pb2.Target(
+        name=f"targets/{status.name}",
+        reachable=status.reachable,
+        version=status.version,
+        message=status.words,
+        check_time=timestamp(status.checked_at),
+        latency=latency,
     )

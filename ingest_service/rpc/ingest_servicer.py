@@ -24,7 +24,6 @@ from ingest_service.rpc.names import (
     parse_file_name,
     parse_ingest_name,
 )
-from ingest_service.rpc.not_served import NotServedYet
 from ingest_service.rpc.parse import ingest_states, new_ingest
 from ingest_service.rpc.upload_call import first_message, receive_file
 from ingest_service.vocabulary.errors import OptionUnsupported, StreamProtocol
@@ -108,7 +107,8 @@ class IngestServicer(IngestServiceServicer):
         return ingest_message(await self._ingests.cancel(parse_ingest_name(request.name)))
 
     async def RetryIngest(self, request: pb.RetryIngestRequest, context: Any) -> resources_pb2.Ingest:
-        raise NotServedYet
+        ingest_id = parse_ingest_name(request.name)
+        return ingest_message(await self._ingests.retry(ingest_id, request.targets))
 
     async def GetCapabilities(self, request: pb.GetCapabilitiesRequest, context: Any) -> pb.Capabilities:
         seconds = self._limits.idle_seconds

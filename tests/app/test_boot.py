@@ -120,8 +120,8 @@ async def test_the_boot_log_tells_what_is_there(tmp_path: Path, sqlite_url: str)
 
 def test_migrate_and_check(tmp_path: Path, sqlite_url: str) -> None:
     variables = environment(tmp_path / "data", sqlite_url)
-    assert run("migrate", variables).stdout == "schema: none -> 0002\n"
-    assert run("migrate", variables).stdout == "schema: 0002 -> 0002\n"
+    assert run("migrate", variables).stdout == "schema: none -> 0003\n"
+    assert run("migrate", variables).stdout == "schema: 0003 -> 0003\n"
     checked = run("check", variables)
     assert checked.returncode == 0
     assert f"INGEST_DATA_DIR={tmp_path / 'data'}\n" in checked.stdout

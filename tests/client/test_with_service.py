@@ -121,7 +121,7 @@ async def test_refusals(service: Service, tmp_path: Path):
         assert ended.code == 3, ended
         assert f"({reason})" in ended.err
     assert (await run(service.address, "status", "nothing")).code == 3
-    assert "does not serve `targets` yet" in (await run(service.address, "targets")).err
+    assert "does not serve `verify` yet" in (await run(service.address, "verify", "m")).err
 
 
 async def _pushing(

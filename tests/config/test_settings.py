@@ -98,6 +98,8 @@ TABLE: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
             "a=http://h,a=http://i",
         ],
     ),
+    # What a file may hold: test_targets.py.
+    "TARGETS_FILE": (None, {"": None}, ["a\nb"]),
     "REQUIRE_DIGEST": (True, {"false": False}, ["", "sometimes"]),
     "MAX_FILE_BYTES": (2**40, {"1": 1, str(2**62): 2**62}, ["0", "-1", str(2**62 + 1), "1.5", "x", ""]),
     "WINDOW_BYTES": (16 * _MEBIBYTE, {str(4 * _MEBIBYTE): 4 * _MEBIBYTE}, [str(4 * _MEBIBYTE - 1), "16MiB"]),
@@ -113,7 +115,7 @@ TABLE: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "SWEEP_SECONDS": (60.0, {"0.1": 0.1, "86400": 86400.0}, ["0", "86401"]),
     "DEPLOYMENT_RETRY_SECONDS": (3600.0, {"0": 0.0, "604800": 604800.0}, ["-1", "604801", "forever"]),
     "LEASE_SECONDS": (15.0, {"0.5": 0.5, "600": 600.0}, ["0", "601"]),
-    "MAX_DEPLOYMENTS": (4, {"1": 1, "64": 64}, ["0", "65", "1.0"]),
+    "MAX_DEPLOYMENTS": (64, {"1": 1, "1024": 1024}, ["0", "1025", "1.0"]),
     "MAX_WATCHES": (2000, {"1": 1, "100000": 100_000}, ["0", "100001"]),
     "FILE_THREADS": (8, {"2": 2, "64": 64}, ["1", "65"]),
     "DRAIN_SECONDS": (20.0, {"0": 0.0, "3600": 3600.0}, ["-0.1", "3601"]),

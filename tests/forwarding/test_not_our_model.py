@@ -27,6 +27,8 @@ async def test_a_newer_ingest_of_the_name_is_not_the_older_ones_success(
     await push(service.ingests, newer, "same")
     while not (ended := await service.ingests.GetIngest(GetIngestRequest(name=first.name))).done:
         await asyncio.sleep(0.05)
-    assert ended.state == resources_pb2.Ingest.STATE_READY
-    assert ended.deployments[0].layer_digest == digest(older)
-    assert [layer.digest for layer in emulator.models["same"].of_kind("model")] == [digest(older)]
+    # Superseded: it neither takes the newer one's model for its own nor overwrites it.
+    assert ended.state == resources_pb2.Ingest.STATE_STORED
+    assert ended.deployments[0].state == resources_pb2.Deployment.STATE_SUPERSEDED
+    assert ended.deployments[0].layer_digest == ""
+    assert [layer.digest for layer in emulator.models["same"].of_kind("model")] == [digest(newer)]

@@ -43,9 +43,19 @@ class World:
         self.hub = Hub()
         database.on_event(self.hub.wake)
         self._ids = (f"{number:024x}" for number in itertools.count(1))
-        names = [target.name for target in targets]
-        self.ingests = Ingests(database, store, Limits(), names, clock=now, new_id=lambda: next(self._ids))
         self._workers: list[Worker] = []
+        self._know_targets()
+
+    def add_target(self, target: Target) -> None:
+        """One more, for workers that are made later."""
+        self.targets.append(target)
+        self._know_targets()
+
+    def _know_targets(self) -> None:
+        names = [target.name for target in self.targets]
+        self.ingests = Ingests(
+            self.database, self.store, Limits(), names, clock=now, new_id=lambda: next(self._ids)
+        )
 
     async def stored(self, data: bytes, model: str = "m", targets: Iterable[str] = ()) -> str:
         """An ingest whose bytes are stored, so that its deployments are due; answers its id."""

@@ -21,12 +21,10 @@ SERVICES = [
 ]
 METHODS = {f"{service.name}.{method.name}": method for service in SERVICES for method in service.methods}
 NOT_SERVED = {
-    "IngestService.RetryIngest",
     "CatalogService.VerifyModel",
     "CatalogService.DeleteModel",
     "CatalogService.DeployModel",
     "CatalogService.ImportFile",
-    "CatalogService.ListTargets",
 }
 
 

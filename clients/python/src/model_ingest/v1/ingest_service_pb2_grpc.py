@@ -193,10 +193,13 @@ class IngestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryIngest(self, request, context):
-        """Tries again what failed on targets; what is READY stays. Idempotent.
+        """Tries again what failed on targets; what is READY stays. Idempotent: an ingest of which
+        nothing failed there is answered as it is. Where a newer ingest of the name went meanwhile,
+        the deployment becomes SUPERSEDED instead.
 
         Errors: NOT_FOUND with INGEST_NOT_FOUND; FAILED_PRECONDITION with BYTES_MISSING (a file is
-        not stored: create a new ingest).
+        not stored: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
+        targets).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -116,10 +116,13 @@ class IngestServiceStub:
     Errors: NOT_FOUND with INGEST_NOT_FOUND.
     """
     RetryIngest: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.RetryIngestRequest, _resources_pb2.Ingest]
-    """Tries again what failed on targets; what is READY stays. Idempotent.
+    """Tries again what failed on targets; what is READY stays. Idempotent: an ingest of which
+    nothing failed there is answered as it is. Where a newer ingest of the name went meanwhile,
+    the deployment becomes SUPERSEDED instead.
 
     Errors: NOT_FOUND with INGEST_NOT_FOUND; FAILED_PRECONDITION with BYTES_MISSING (a file is
-    not stored: create a new ingest).
+    not stored: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
+    targets).
     """
     GetCapabilities: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.GetCapabilitiesRequest, _ingest_service_pb2.Capabilities]
     """Limits, formats and versions of this service."""
@@ -211,10 +214,13 @@ class IngestServiceAsyncStub(IngestServiceStub):
     Errors: NOT_FOUND with INGEST_NOT_FOUND.
     """
     RetryIngest: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.RetryIngestRequest, _resources_pb2.Ingest]  # type: ignore[assignment]
-    """Tries again what failed on targets; what is READY stays. Idempotent.
+    """Tries again what failed on targets; what is READY stays. Idempotent: an ingest of which
+    nothing failed there is answered as it is. Where a newer ingest of the name went meanwhile,
+    the deployment becomes SUPERSEDED instead.
 
     Errors: NOT_FOUND with INGEST_NOT_FOUND; FAILED_PRECONDITION with BYTES_MISSING (a file is
-    not stored: create a new ingest).
+    not stored: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
+    targets).
     """
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.GetCapabilitiesRequest, _ingest_service_pb2.Capabilities]  # type: ignore[assignment]
     """Limits, formats and versions of this service."""
@@ -345,10 +351,13 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_service_pb2.RetryIngestRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.Ingest, _abc.Awaitable[_resources_pb2.Ingest]]:
-        """Tries again what failed on targets; what is READY stays. Idempotent.
+        """Tries again what failed on targets; what is READY stays. Idempotent: an ingest of which
+        nothing failed there is answered as it is. Where a newer ingest of the name went meanwhile,
+        the deployment becomes SUPERSEDED instead.
 
         Errors: NOT_FOUND with INGEST_NOT_FOUND; FAILED_PRECONDITION with BYTES_MISSING (a file is
-        not stored: create a new ingest).
+        not stored: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
+        targets).
         """
 
     @_abc_1.abstractmethod

@@ -12,16 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from ingest_service.config.targets import TargetSetting, load_targets, parse_targets
 
 PREFIX = "INGEST_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
-_TARGET_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 #: What may be a password, however odd: in `//user:password@`, and as an argument.
 _PASSWORD = re.compile(r"(://[^:/?#@]*:).+@|([?&]password=)[^&]*", re.DOTALL)
 
@@ -38,14 +38,6 @@ class Setting:
     default: str
     parse: Callable[[str], Any]
     help: str
-
-
-@dataclass(frozen=True, slots=True)
-class TargetSetting:
-    """One target, by name."""
-
-    name: str
-    url: str
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
@@ -107,28 +99,10 @@ def _directory(text: str) -> Path:
     return Path(text)
 
 
-def _targets(text: str) -> tuple[TargetSetting, ...]:
-    targets: list[TargetSetting] = []
-    for pair in filter(None, (part.strip() for part in text.split(","))):
-        name, separator, url = pair.partition("=")
-        if not separator or not _TARGET_NAME.fullmatch(name):
-            raise ValueError("it must be NAME=URL pairs, comma-separated, names of letters, digits, - and _")
-        if not _is_http(url):
-            raise ValueError(f"the URL of {name} must be http://HOST:PORT or https://HOST:PORT")
-        if any(target.name == name for target in targets):
-            raise ValueError(f"the target {name} is there twice")
-        targets.append(TargetSetting(name, url.rstrip("/")))
-    return tuple(targets)
-
-
-def _is_http(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        is_port = parts.port != 0
-    except ValueError:
-        return False
-    is_plain = url.isprintable() and not parts.query and not parts.fragment
-    return parts.scheme in {"http", "https"} and bool(parts.hostname) and is_port and is_plain
+def _optional_file(text: str) -> Path | None:
+    if not text.isprintable():
+        raise ValueError("it must name a file")
+    return Path(text) if text else None
 
 
 def _database_url(text: str) -> str:
@@ -159,8 +133,12 @@ SETTINGS: tuple[Setting, ...] = (
         "sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER@HOST/NAME; default: ingest.db in DATA_DIR",
     ),
     Setting(
-        "TARGETS", "default=http://127.0.0.1:11434", _targets,
+        "TARGETS", "default=http://127.0.0.1:11434", parse_targets,
         "Ollama endpoints as NAME=URL, comma-separated; set but empty: store only",
+    ),
+    Setting(
+        "TARGETS_FILE", "", _optional_file,
+        "TOML file with a table for each target (url, models_dir, headers, ca), instead of TARGETS",
     ),
     Setting("REQUIRE_DIGEST", "true", _boolean, "refuse files whose sha256 the client never gives"),
     Setting(
@@ -208,7 +186,7 @@ SETTINGS: tuple[Setting, ...] = (
         "how long a target that does not answer is tried again",
     ),
     Setting("LEASE_SECONDS", "15", _number(0.5, 600), "after this long a killed worker's work is taken over"),
-    Setting("MAX_DEPLOYMENTS", "4", _integer(1, 64), "deployments driven at once, one per target"),
+    Setting("MAX_DEPLOYMENTS", "64", _integer(1, 1024), "deployments driven at once, one per target"),
     Setting("MAX_WATCHES", "2000", _integer(1, 100_000), "WatchIngest calls at once"),
     Setting("FILE_THREADS", "8", _integer(2, 64), "threads for file and hash work"),
     Setting("DRAIN_SECONDS", "20", _number(0, 3600), "on SIGTERM, running uploads may go on for this long"),
@@ -227,6 +205,7 @@ class Settings:
     data_dir: Path
     database_url: str
     targets: tuple[TargetSetting, ...]
+    targets_file: Path | None
     require_digest: bool
     max_file_bytes: int
     window_bytes: int
@@ -274,9 +253,20 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
             raise SettingError(f"{PREFIX}{setting.name}={_masked(text)!r} cannot be used: {error}") from None
     if not values["database_url"]:
         values["database_url"] = f"sqlite+aiosqlite:///{values['data_dir'] / 'ingest.db'}"
+    if values["targets_file"] is not None:
+        values["targets"] = _from_file(values["targets_file"], variables)
     settings = Settings(**values)
     _check_together(settings)
     return settings
+
+
+def _from_file(path: Path, variables: Mapping[str, str]) -> tuple[TargetSetting, ...]:
+    if variables.get(PREFIX + "TARGETS"):
+        raise SettingError("INGEST_TARGETS and INGEST_TARGETS_FILE exclude each other: set one of them")
+    try:
+        return load_targets(path)
+    except ValueError as error:
+        raise SettingError(f"INGEST_TARGETS_FILE={path} cannot be used: {error}") from None
 
 
 def _check_together(settings: Settings) -> None:

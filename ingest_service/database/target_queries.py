@@ -1,0 +1,65 @@
+"""Queries on targets: whose turn it is on one, and who serves it at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Table, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ingest_service.database.statements import Statements
+from ingest_service.database.tables import targets
+from ingest_service.database.types import database_now
+
+_INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+
+
+class TargetQueries:
+    """Reads and writes `targets`. Times are the database's."""
+
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
+
+    async def take_turn(self, target: str, owner: str, lease_seconds: float) -> bool:
+        """Takes or renews the one turn to create or delete on a target; False while another has it.
+
+        Needs a row, which `serve` makes.
+        """
+        now = database_now()
+        mine = (
+            update(targets)
+            .where(
+                targets.c.name == target,
+                or_(
+                    targets.c.lease_owner.is_(None),
+                    targets.c.lease_owner == owner,
+                    targets.c.lease_until_us < now,
+                ),
+            )
+            .values(lease_owner=owner, lease_until_us=now + int(lease_seconds * 1_000_000))
+        )
+        return (await self._statements.run(mine)).rowcount == 1
+
+    async def end_turn(self, target: str, owner: str) -> None:
+        """Gives the turn up before its time, if it is still the owner's."""
+        mine = update(targets).where(targets.c.name == target, targets.c.lease_owner == owner)
+        await self._statements.run(mine.values(lease_owner=None, lease_until_us=None))
+
+    async def serve(self, names: Sequence[str]) -> None:
+        """This process has these targets in its settings, and works for them."""
+        now = database_now()
+        for name in sorted(names):
+            statement = _INSERT[self._statements.dialect](targets).values(name=name, served_at_us=now)
+            await self._statements.run(
+                statement.on_conflict_do_update(index_elements=[targets.c.name], set_={"served_at_us": now})
+            )
+
+    async def served_within(self, seconds: float) -> set[str]:
+        """Targets that some process has said to serve within that time."""
+        query = select(targets.c.name).where(
+            targets.c.served_at_us > database_now() - int(seconds * 1_000_000)
+        )
+        return set((await self._statements.run(query)).scalars())

@@ -1,0 +1,21 @@
+"""How the worker works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingSettings:
+    """Times and numbers of the forwarding room."""
+
+    #: From the first attempt on, failures that time may heal are tried again for this long.
+    retry_seconds: float = 3600.0
+    lease_seconds: float = 15.0
+    #: Deployments driven at once, one per target.
+    max_concurrent: int = 64
+    poll_seconds: float = 2.0
+    first_backoff_seconds: float = 1.0
+    max_backoff_seconds: float = 60.0
+    #: How often this process says which targets it works for, and looks for those that nobody does.
+    announce_seconds: float = 30.0
