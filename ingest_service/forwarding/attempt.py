@@ -51,7 +51,8 @@ class Attempt:
         self._moves = DeploymentMoves(database, lease, clock)
         self._turn = TargetTurn(database, lease, settings.lease_seconds)
         client = OllamaClient(target)
-        self._driver = Driver(client, BlobPush(client, store), self._moves, self._turn, breaker)
+        push = BlobPush(client, store, self._moves, target)
+        self._driver = Driver(client, push, self._moves, self._turn, breaker)
 
     async def run(self) -> None:
         """To its end, whatever that is; raises nothing that was foreseen."""

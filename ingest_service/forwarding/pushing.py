@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ingest_service.forwarding.create_request import digest_of
+from ingest_service.forwarding.moves import DeploymentMoves
 from ingest_service.forwarding.ollama import OllamaClient
-from ingest_service.forwarding.target import Refused, Unreachable
-from ingest_service.storage import BlobStore
+from ingest_service.forwarding.target import Refused, Target, Unreachable
+from ingest_service.storage import BlobStore, NotPlaced
 from ingest_service.vocabulary.errors import BlobCorrupt, IngestError
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import File, Ingest
@@ -17,9 +18,13 @@ _PUSH_TRIES = 2
 class BlobPush:
     """The files of one attempt. Raises TargetError."""
 
-    def __init__(self, client: OllamaClient, store: BlobStore) -> None:
+    def __init__(
+        self, client: OllamaClient, store: BlobStore, moves: DeploymentMoves, target: Target
+    ) -> None:
         self._client = client
         self._store = store
+        self._moves = moves
+        self._target = target
         #: (done, total) bytes of the file that is being pushed.
         self.progress: tuple[int, int] = (0, 0)
         #: Digests that this attempt brought there: what the target had before may be rotten.
@@ -28,7 +33,35 @@ class BlobPush:
     async def push(self, ingest: Ingest) -> None:
         """Every file is at the target, as far as the target can tell."""
         for file in ingest.files:
-            await self._have(file)
+            if not await self._adopted(file):
+                await self._have(file)
+
+    async def _adopted(self, file: File) -> bool:
+        """The target's models directory is ours as well, and the bytes were put there."""
+        if self._target.models_dir is None:
+            return False
+        sha256 = digest_of(file)
+        self.progress = (0, file.size_bytes)
+        try:
+            how = await self._store.place_blob(
+                sha256, self._target.models_dir / "blobs", lambda done: self._tell(done, file.size_bytes)
+            )
+        except NotPlaced as error:
+            await self._say(file, f"goes to {self._target.name} over HTTP: {error.words}.")
+            return False
+        if not await self._client.has_blob(sha256):
+            words = "its models directory is not the one that the target uses"
+            await self._say(file, f"goes to {self._target.name} over HTTP: {words}.")
+            return False
+        self.brought.add(sha256)
+        await self._say(file, f"is at {self._target.name} without sending its bytes ({how}).")
+        return True
+
+    async def _say(self, file: File, words: str) -> None:
+        await self._moves.notice(f"{file.file_name} {words}")
+
+    def _tell(self, done_bytes: int, size_bytes: int) -> None:
+        self.progress = (done_bytes, size_bytes)
 
     async def _have(self, file: File) -> None:
         sha256 = digest_of(file)
@@ -46,14 +79,13 @@ class BlobPush:
     async def _post(self, file: File) -> None:
         self.progress = (0, file.size_bytes)
 
-        def on_progress(done_bytes: int) -> None:
-            self.progress = (done_bytes, file.size_bytes)
-
         try:
             async with self._store.open_blob(digest_of(file)) as blob:
                 if blob.size_bytes != file.size_bytes:
                     raise BlobCorrupt
-                await self._client.push_blob(digest_of(file), blob, on_progress)
+                await self._client.push_blob(
+                    digest_of(file), blob, lambda done: self._tell(done, file.size_bytes)
+                )
         except BlobCorrupt as error:
             raise Refused(error.message, reason=Reason.BLOB_CORRUPT) from error
         except IngestError as error:

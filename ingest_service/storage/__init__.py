@@ -4,5 +4,15 @@ from ingest_service.storage.base import BlobReader, BlobStore, PartialFile
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.hashing import Sha256
 from ingest_service.storage.local import LocalBlobStore
+from ingest_service.storage.placed import NotPlaced, PlacedBy
 
-__all__ = ["BlobReader", "BlobStore", "FileExecutor", "LocalBlobStore", "PartialFile", "Sha256"]
+__all__ = [
+    "BlobReader",
+    "BlobStore",
+    "FileExecutor",
+    "LocalBlobStore",
+    "NotPlaced",
+    "PartialFile",
+    "PlacedBy",
+    "Sha256",
+]

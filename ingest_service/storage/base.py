@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Protocol
+
+from ingest_service.storage.placed import PlacedBy
 
 Buffer = bytes | memoryview
 
@@ -96,6 +99,13 @@ class BlobStore(Protocol):
 
     def open_blob(self, sha256: str) -> AbstractAsyncContextManager[BlobReader]:
         """The blob, open for reading. Raises BlobCorrupt if it is not there."""
+        ...
+
+    async def place_blob(self, sha256: str, directory: Path, on_progress: Callable[[int], None]) -> PlacedBy:
+        """Puts the blob into a directory of blobs of another program on this machine.
+
+        Raises NotPlaced where the store, the directory or the file systems do not allow it.
+        """
         ...
 
     async def blob_digests(self) -> list[str]:

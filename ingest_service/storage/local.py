@@ -18,6 +18,8 @@ from ingest_service.storage.base import BlobReader, PartialFile
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.local_blob import LocalBlobReader
 from ingest_service.storage.local_partial import LocalPartial
+from ingest_service.storage.placed import NotPlaced, PlacedBy
+from ingest_service.storage.placing import Placing, why_not_adoptable
 from ingest_service.vocabulary.errors import BlobCorrupt, WriterBusy
 
 _T = TypeVar("_T")
@@ -137,6 +139,12 @@ class LocalBlobStore:
             yield LocalBlobReader(descriptor, self._executor)
         finally:
             await self._executor.run(os.close, descriptor)
+
+    async def place_blob(self, sha256: str, directory: Path, on_progress: Callable[[int], None]) -> PlacedBy:
+        why_not = await self._run(why_not_adoptable, directory)
+        if why_not:
+            raise NotPlaced(why_not)
+        return await Placing(self._blob_path(sha256), directory, self._executor).place(sha256, on_progress)
 
     async def blob_digests(self) -> list[str]:
         def found() -> list[str]:

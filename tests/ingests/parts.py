@@ -24,7 +24,15 @@ from ingest_service.ingests.requests import NewFile, NewIngest
 from ingest_service.ingests.service import Ingests
 from ingest_service.ingests.session import UploadSession
 from ingest_service.ingests.uploads import StoredAlready, Uploads
-from ingest_service.storage import BlobReader, BlobStore, FileExecutor, LocalBlobStore, PartialFile, Sha256
+from ingest_service.storage import (
+    BlobReader,
+    BlobStore,
+    FileExecutor,
+    LocalBlobStore,
+    PartialFile,
+    PlacedBy,
+    Sha256,
+)
 from ingest_service.storage.base import Buffer
 from ingest_service.vocabulary.records import File, Ingest
 from ingest_service.vocabulary.states import FileRole, FileState, IngestState
@@ -170,6 +178,9 @@ class HookedStore:
 
     def open_blob(self, sha256: str) -> AbstractAsyncContextManager[BlobReader]:
         return self._store.open_blob(sha256)
+
+    async def place_blob(self, sha256: str, directory: Path, on_progress: Callable[[int], None]) -> PlacedBy:
+        return await self._store.place_blob(sha256, directory, on_progress)
 
     async def blob_digests(self) -> list[str]:
         return await self._store.blob_digests()
