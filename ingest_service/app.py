@@ -17,7 +17,7 @@ from ingest_service.config import Settings
 from ingest_service.database import Database
 from ingest_service.database.migrate import SchemaTooNew, migrate
 from ingest_service.events import Hub, Watches
-from ingest_service.forwarding import ForwardingSettings, Target, TargetBoard, Worker
+from ingest_service.forwarding import CutThrough, ForwardingSettings, Target, TargetBoard, Worker
 from ingest_service.ingests.identity import WrongStore, check_identity
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.readiness import Readiness
@@ -85,6 +85,10 @@ class Service:
             for target in settings.targets
         ]
         self.board = TargetBoard(targets, clock=now)
+        self.beside: CutThrough | None = None
+        if settings.cut_through:
+            self.beside = CutThrough(self.database, self.store, targets, self.uploads.session_of)
+            self.uploads.on_open(self.beside.begun)
         self.worker = Worker(
             self.database,
             self.store,
@@ -97,6 +101,7 @@ class Service:
             ),
             owner=new_id(),
             clock=now,
+            beside=self.beside,
         )
         self.recovery = Recovery(self.database, self.store, clock=now)
         self.sweeper = Sweeper(
@@ -158,6 +163,8 @@ class Service:
         await stopping
         await self.uploads.close()
         await self.board.close()
+        if self.beside is not None:
+            await self.beside.close()
         await self.worker.stop()
         await self.sweeper.stop()
         await self.close_store()

@@ -182,6 +182,10 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("SWEEP_SECONDS", "60", _number(0.1, 86400), "how often expiry and removal are looked at"),
     Setting(
+        "CUT_THROUGH", "true", _boolean,
+        "send a file whose sha256 was declared on to its targets while it arrives",
+    ),
+    Setting(
         "DEPLOYMENT_RETRY_SECONDS", "3600", _number(0, 7 * 86400),
         "how long a target that does not answer is tried again",
     ),
@@ -219,6 +223,7 @@ class Settings:
     upload_expiry_seconds: float
     blob_grace_seconds: float
     sweep_seconds: float
+    cut_through: bool
     deployment_retry_seconds: float
     lease_seconds: float
     max_deployments: int

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from ingest_service.database import Database, Lease, Transaction
 from ingest_service.events import Hub
 from ingest_service.forwarding.breaker import Breaker
+from ingest_service.forwarding.cut_through import CutThrough
 from ingest_service.forwarding.driver import Driver
 from ingest_service.forwarding.moves import CancelDue, DeploymentMoves, LeaseLost, SupersededByNewer
 from ingest_service.forwarding.ollama import OllamaClient
@@ -40,6 +41,7 @@ class Attempt:
         store: BlobStore,
         hub: Hub,
         settings: ForwardingSettings,
+        beside: CutThrough | None,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
@@ -51,7 +53,7 @@ class Attempt:
         self._moves = DeploymentMoves(database, lease, clock)
         self._turn = TargetTurn(database, lease, settings.lease_seconds)
         client = OllamaClient(target)
-        push = BlobPush(client, store, self._moves, target)
+        push = BlobPush(client, store, self._moves, target, beside)
         self._driver = Driver(client, push, self._moves, self._turn, breaker)
 
     async def run(self) -> None:

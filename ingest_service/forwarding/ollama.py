@@ -119,10 +119,14 @@ class OllamaClient:
                 yield data
                 on_progress(offset)
 
-        headers = {"content-length": str(blob.size_bytes), "content-type": "application/octet-stream"}
+        await self.push_body(sha256, blob.size_bytes, body())
+
+    async def push_body(self, sha256: str, size_bytes: int, body: AsyncGenerator[bytes, None]) -> None:
+        """Sends what `body` yields, all `size_bytes` of it; if `body` raises, the connection closes short."""
+        headers = {"content-length": str(size_bytes), "content-type": "application/octet-stream"}
         path = f"/api/blobs/{sha256}"
         async with (
-            contextlib.aclosing(body()) as content,
+            contextlib.aclosing(body) as content,
             self._request("POST", path, content=content, headers=headers, timeout=_PUSH) as response,
         ):
             if response.status_code not in {200, 201}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ingest_service.forwarding.create_request import digest_of
+from ingest_service.forwarding.cut_through import CutThrough
 from ingest_service.forwarding.moves import DeploymentMoves
 from ingest_service.forwarding.ollama import OllamaClient
 from ingest_service.forwarding.target import Refused, Target, Unreachable
@@ -19,12 +20,18 @@ class BlobPush:
     """The files of one attempt. Raises TargetError."""
 
     def __init__(
-        self, client: OllamaClient, store: BlobStore, moves: DeploymentMoves, target: Target
+        self,
+        client: OllamaClient,
+        store: BlobStore,
+        moves: DeploymentMoves,
+        target: Target,
+        beside: CutThrough | None,
     ) -> None:
         self._client = client
         self._store = store
         self._moves = moves
         self._target = target
+        self._beside = beside
         #: (done, total) bytes of the file that is being pushed.
         self.progress: tuple[int, int] = (0, 0)
         #: Digests that this attempt brought there: what the target had before may be rotten.
@@ -65,6 +72,11 @@ class BlobPush:
 
     async def _have(self, file: File) -> None:
         sha256 = digest_of(file)
+        if self._beside is not None and await self._beside.finished(
+            self._target.name, sha256, lambda done: self._tell(done, file.size_bytes)
+        ):
+            self.brought.add(sha256)
+            await self._say(file, f"was sent on to {self._target.name} while it arrived.")
         for tries_left in reversed(range(_PUSH_TRIES)):
             if await self._client.has_blob(sha256):
                 return

@@ -14,6 +14,7 @@ from ingest_service.events import Hub
 from ingest_service.events.hub import wait_for_flag
 from ingest_service.forwarding.attempt import Attempt
 from ingest_service.forwarding.breaker import Breaker
+from ingest_service.forwarding.cut_through import CutThrough
 from ingest_service.forwarding.settings import ForwardingSettings
 from ingest_service.forwarding.target import Target
 from ingest_service.forwarding.unserved import serve_targets
@@ -36,6 +37,7 @@ class Worker:
         *,
         owner: str,
         clock: Callable[[], datetime],
+        beside: CutThrough | None = None,
     ) -> None:
         self._database = database
         self._store = store
@@ -44,6 +46,7 @@ class Worker:
         self._settings = settings
         self._owner = owner
         self._clock = clock
+        self._beside = beside
         self._breakers = {target.name: Breaker() for target in targets}
         self._served_once = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -127,6 +130,7 @@ class Worker:
             store=self._store,
             hub=self._hub,
             settings=self._settings,
+            beside=self._beside,
             clock=self._clock,
         )
         await attempt.run()

@@ -108,6 +108,11 @@ class ChunkPipeline:
         """Settled once `close` has returned."""
         return self._hasher
 
+    @property
+    def written_bytes(self) -> int:
+        """Up to here the partial holds what was received, durable or not."""
+        return self._write_lane.done_bytes
+
     async def put(self, chunk: bytes) -> None:
         """Takes a chunk in; waits while the window or the process's budget is full.
 

@@ -68,6 +68,11 @@ class UploadSession:
         self._started = self._last_log = time.monotonic()
 
     @property
+    def readable_bytes(self) -> int:
+        """So much may be read from the partial; 0 while the file's header is not accepted."""
+        return self.pipeline.written_bytes if self._format else 0
+
+    @property
     def interruption(self) -> IngestError | None:
         """Set when the session has to end although its client did nothing wrong (takeover, cancel, drain)."""
         return self._interruption

@@ -72,6 +72,15 @@ class Uploads:
         self._opening = 0
         self._background: set[asyncio.Task[Any]] = set()
         self._draining = False
+        self._listeners: list[Callable[[Ingest, File], None]] = []
+
+    def on_open(self, listener: Callable[[Ingest, File], None]) -> None:
+        """`listener` is called with each file that is going to receive bytes here."""
+        self._listeners.append(listener)
+
+    def session_of(self, file_id: str) -> UploadSession | None:
+        """The open session of a file, until its `finish`."""
+        return self._sessions.get(file_id)
 
     @property
     def active(self) -> int:
@@ -166,7 +175,7 @@ class Uploads:
             self._opening -= 1
 
     async def _open_session(self, ingest_id: str, file_name: str) -> UploadSession | StoredAlready:
-        _, begun = await self._moves.begin(ingest_id, file_name)
+        ingest, begun = await self._moves.begin(ingest_id, file_name)
         if begun.state in HAS_ALL_BYTES:
             return StoredAlready(begun)
         # The epoch is written: a holder in this process hears of it at once, one in another within a second.
@@ -194,6 +203,8 @@ class Uploads:
         self._sessions[file.id] = session
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch_writers())
+        for listener in self._listeners:
+            listener(ingest, file)
         _log.info(
             "upload started",
             extra={

@@ -77,6 +77,12 @@ class BlobStore(Protocol):
         """An existing partial, locked; None if there is none. Raises WriterBusy while another holds it."""
         ...
 
+    def read_partial(self, partial_id: str) -> AbstractAsyncContextManager[BlobReader]:
+        """A partial, open for reading beside its writer, who alone knows how far; it stays open through
+        `publish`. `size_bytes` is that of the moment. Raises StorageFailed if there is none.
+        """
+        ...
+
     async def remove_partial(self, partial_id: str) -> bool:
         """Removes a partial that nobody holds; False if there was none. Raises WriterBusy if held."""
         ...

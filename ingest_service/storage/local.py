@@ -77,6 +77,16 @@ class LocalBlobStore:
             return None
         return LocalPartial(partial_id, path, descriptor, self._executor, is_new=False)
 
+    @contextlib.asynccontextmanager
+    async def read_partial(self, partial_id: str) -> AsyncIterator[BlobReader]:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = await self._open(os.open, self._partial_path(partial_id), flags)
+        assert descriptor is not None
+        try:
+            yield LocalBlobReader(descriptor, self._executor)
+        finally:
+            await self._executor.run(os.close, descriptor)
+
     async def remove_partial(self, partial_id: str) -> bool:
         path = self._partial_path(partial_id)
 

@@ -162,6 +162,9 @@ class HookedStore:
         opened = await self._store.open_partial(partial_id)
         return None if opened is None else HookedPartial(opened, self._hooks)
 
+    def read_partial(self, partial_id: str) -> AbstractAsyncContextManager[BlobReader]:
+        return self._store.read_partial(partial_id)
+
     async def remove_partial(self, partial_id: str) -> bool:
         await self._hooks.run("remove_partial")
         return await self._store.remove_partial(partial_id)

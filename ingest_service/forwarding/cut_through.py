@@ -1,0 +1,200 @@
+"""Sends a file on to its targets while it is still arriving (design.md, issue 4 item 6).
+
+Fed from the file behind the written position, never from the upload's queue: a target that is slow, or stands
+still, holds up nobody but itself. The last MiB is withheld until our own size and digest are right and the
+blob is published, because Ollama keeps the bytes of a mismatch under their true digest; whatever goes wrong
+before that closes the connection short, and Ollama drops what it got. Create waits for STORED all the same:
+the deployment's worker finds the blob there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Protocol
+
+from ingest_service.database import Database, Transaction
+from ingest_service.forwarding.ollama import OllamaClient
+from ingest_service.forwarding.target import Target, TargetError
+from ingest_service.storage import BlobStore
+from ingest_service.vocabulary.errors import IngestError
+from ingest_service.vocabulary.records import File, Ingest
+from ingest_service.vocabulary.states import DeploymentState, FileState
+
+_log = logging.getLogger(__name__)
+_CHUNK_BYTES = 2 * 1024 * 1024
+_WITHHELD_BYTES = 1024 * 1024
+#: A smaller file is sent in no time once it is stored.
+_LEAST_BYTES = 8 * 1024 * 1024
+_POLL_SECONDS = 0.1
+_ROW_POLL_SECONDS = 0.5
+_PATIENCE_SECONDS = 60.0
+
+
+class Arriving(Protocol):
+    """An upload that is open in this process."""
+
+    @property
+    def readable_bytes(self) -> int:
+        """So much may be read from the partial; 0 while the file's header is not accepted."""
+        ...
+
+
+class _Dropped(Exception):
+    """The upload failed, stood still or began anew elsewhere."""
+
+
+class CutThrough:
+    """The pushes of this process that run beside uploads; one at a time for each target."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: BlobStore,
+        targets: Iterable[Target],
+        arriving: Callable[[str], Arriving | None],
+    ) -> None:
+        self._database = database
+        self._store = store
+        # One that shares its models directory gets the file without sending it.
+        self._targets = {target.name: target for target in targets if target.models_dir is None}
+        self._arriving = arriving
+        self._running: dict[str, _Push] = {}
+
+    def begun(self, ingest: Ingest, file: File) -> None:
+        """An upload was opened: what of its targets can be served at once, is."""
+        if file.declared_sha256 is None or file.size_bytes < _LEAST_BYTES:
+            return
+        for deployment in ingest.deployments:
+            target = self._targets.get(deployment.target)
+            if target is None:
+                continue
+            running = self._running.get(target.name)
+            if running is not None:
+                running.taken_up(file)
+            elif deployment.state is DeploymentState.PENDING:
+                push = _Push(target, file, self._database, self._store, self._arriving)
+                self._running[target.name] = push
+                push.task.add_done_callback(partial(self._ended, target.name))
+
+    def _ended(self, target: str, _task: asyncio.Task[None]) -> None:
+        self._running.pop(target, None)
+
+    async def finished(self, target: str, sha256: str, on_progress: Callable[[int], None]) -> bool:
+        """Waits for a push of these bytes to that target to end; True if it brought them there."""
+        push = self._running.get(target)
+        if push is None or push.file.declared_sha256 != sha256:
+            return False
+        while not push.task.done():
+            await asyncio.wait({push.task}, timeout=_POLL_SECONDS)
+            on_progress(push.sent_bytes)
+        return push.succeeded
+
+    async def close(self) -> None:
+        """Ends every push short."""
+        tasks = [push.task for push in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Push:
+    """One file on its way to one target."""
+
+    def __init__(
+        self,
+        target: Target,
+        file: File,
+        database: Database,
+        store: BlobStore,
+        arriving: Callable[[str], Arriving | None],
+    ) -> None:
+        self.file = file
+        self.sent_bytes = 0
+        self.succeeded = False
+        self._target = target
+        self._database = database
+        self._store = store
+        self._arriving = arriving
+        self._epoch = file.writer_epoch
+        self._is_stored = self._is_lost = False
+        self.task = asyncio.create_task(self._run())
+
+    def taken_up(self, file: File) -> None:
+        """An upload was opened, perhaps of our file. Called before it can have received a byte."""
+        if file.id != self.file.id:
+            return
+        # What the former writer wrote behind its last checkpoint was cut off, and may come back other.
+        self._is_lost |= self.sent_bytes > file.committed_size
+        self._epoch = file.writer_epoch
+
+    async def _run(self) -> None:
+        sha256 = self.file.declared_sha256
+        assert sha256 is not None
+        extra = {"ingest": self.file.ingest_id, "target": self._target.name}
+        try:
+            async with OllamaClient(self._target) as client:
+                if await client.has_blob(sha256):
+                    return
+                await client.push_body(sha256, self.file.size_bytes, self._body())
+            self.succeeded = True
+            _log.info("sent a file on while it arrived", extra=extra)
+        except (TargetError, IngestError, _Dropped, FileNotFoundError) as error:
+            # The deployment's own push comes once the file is stored.
+            _log.info("a push beside the upload was given up", extra={**extra, "detail": str(error)})
+        except Exception:  # noqa: BLE001 (logged)
+            _log.exception("unforeseen fault in a push beside the upload", extra=extra)
+
+    async def _body(self) -> AsyncGenerator[bytes, None]:
+        loop = asyncio.get_running_loop()
+        moved, looked = loop.time(), 0.0
+        async with self._store.read_partial(self.file.id) as reader:
+            while self.sent_bytes < self.file.size_bytes:
+                allowed = self._readable_bytes()
+                if allowed <= self.sent_bytes and loop.time() - looked >= _ROW_POLL_SECONDS:
+                    looked = loop.time()
+                    await self._look_at_row()
+                    allowed = self._readable_bytes()
+                if allowed <= self.sent_bytes:
+                    if loop.time() - moved > _PATIENCE_SECONDS:
+                        raise _Dropped("the upload stands still")
+                    await asyncio.sleep(_POLL_SECONDS)
+                    continue
+                size_bytes = min(_CHUNK_BYTES, allowed - self.sent_bytes)
+                epoch = self._epoch
+                data = await reader.read(self.sent_bytes, size_bytes)
+                if epoch != self._epoch:
+                    continue  # read while the file was cut: read again
+                if not data:
+                    raise _Dropped("the file is shorter than it was")
+                self.sent_bytes += len(data)
+                yield data
+                moved = loop.time()
+
+    def _readable_bytes(self) -> int:
+        if self._is_stored:
+            return self.file.size_bytes
+        if self._is_lost:
+            raise _Dropped("the upload was taken up further back")
+        upload = self._arriving(self.file.id)
+        if upload is None:
+            return 0
+        return min(upload.readable_bytes, self.file.size_bytes - _WITHHELD_BYTES)
+
+    async def _look_at_row(self) -> None:
+        async def work(tx: Transaction) -> tuple[int, FileState] | None:
+            return (await tx.files.writers([self.file.id])).get(self.file.id)
+
+        found: tuple[int, FileState] | None = (self._epoch, FileState.UPLOADING)
+        with suppress(IngestError):
+            found = await self._database.read(work)
+        if found is None or found[1] is FileState.FAILED:
+            raise _Dropped("the upload failed")
+        if found[1] is FileState.STORED and found[0] != self._epoch:
+            # Finished by a writer that was not seen here: what was sent may not be what is stored.
+            raise _Dropped("another writer finished the upload")
+        # Only once it is STORED is it certain that these bytes are the ones that were declared.
+        self._is_stored = found[1] is FileState.STORED
