@@ -175,10 +175,10 @@ class _Push:
                 moved = loop.time()
 
     def _readable_bytes(self) -> int:
-        if self._is_stored:
-            return self.file.size_bytes
         if self._is_lost:
             raise _Dropped("the upload was taken up further back")
+        if self._is_stored:
+            return self.file.size_bytes
         upload = self._arriving(self.file.id)
         if upload is None:
             return 0
