@@ -75,6 +75,9 @@ async def _locked(
 
 
 def _check_ours(current: File, file: File) -> None:
+    # First: a cancel and an expiry raise the epoch as well, and are no other writer.
+    if current.state is FileState.FAILED:
+        raise _NoLongerOurs(UploadClosed(), current.state)
     if current.writer_epoch != file.writer_epoch:
         raise _NoLongerOurs(WriterSuperseded(), current.state)
     if current.state is not FileState.UPLOADING:
