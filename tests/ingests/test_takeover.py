@@ -7,7 +7,8 @@ does not lead to any more, or the row is not read again under the lock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,15 @@ async def killed_writer(parts: Parts, partial: bytes) -> tuple[Ingest, Path]:
     return ingest, path
 
 
-def other_process(parts: Parts) -> Uploads:
+@asynccontextmanager
+async def other_process(parts: Parts) -> AsyncIterator[Uploads]:
     """Uploads of another process on the same database and directory; no hook stops it."""
     store = LocalBlobStore(parts.data_dir, parts.executor)
-    return Uploads(
+    uploads = Uploads(
         parts.database, store, parts.limits, clock=clock, new_hasher=lambda: Sha256(parts.executor)
     )
+    yield uploads
+    await uploads.close()
 
 
 async def push_through(uploads: Uploads, ingest: Ingest) -> File:
@@ -157,14 +161,13 @@ async def test_a_newcomer_that_finds_the_file_finished_by_another_leaves_no_part
     gate = parts.hooks.before[stands_at] = Gate()
     newcomer = asyncio.create_task(parts.push(ingest, DATA))
     await gate.reached.wait()
-    other = other_process(parts)
-    assert (await push_through(other, ingest)).state is FileState.STORED
+    async with other_process(parts) as other:
+        assert (await push_through(other, ingest)).state is FileState.STORED
     gate.open()
     with pytest.raises(WriterSuperseded):
         await newcomer
     assert parts.partials() == []
     assert parts.blob(DATA) == DATA
-    await other.close()
 
 
 async def test_a_newcomer_leaves_the_partial_of_one_who_came_after_it_alone(parts: Parts) -> None:
@@ -172,12 +175,11 @@ async def test_a_newcomer_leaves_the_partial_of_one_who_came_after_it_alone(part
     gate = parts.hooks.before["open_partial"] = Gate()
     newcomer = asyncio.create_task(parts.push(ingest, DATA))
     await gate.reached.wait()
-    other = other_process(parts)
-    async with other.receive(ingest.id, "model.gguf") as upload:
-        await send_chunks(upload, DATA[:2000])
-    gate.open()
-    with pytest.raises(WriterSuperseded):
-        await newcomer
-    assert parts.kept(ingest.files[0]) == DATA[:2000]
-    assert (await push_through(other, ingest)).state is FileState.STORED
-    await other.close()
+    async with other_process(parts) as other:
+        async with other.receive(ingest.id, "model.gguf") as upload:
+            await send_chunks(upload, DATA[:2000])
+        gate.open()
+        with pytest.raises(WriterSuperseded):
+            await newcomer
+        assert parts.kept(ingest.files[0]) == DATA[:2000]
+        assert (await push_through(other, ingest)).state is FileState.STORED
