@@ -136,8 +136,12 @@ async def cancelled_meanwhile(parts: Parts, ingest: Ingest) -> type[IngestError]
 
 @pytest.mark.parametrize("meanwhile", [taken_meanwhile, cancelled_meanwhile])
 async def test_the_row_is_read_again_under_the_lock(
-    parts: Parts, meanwhile: Callable[[Parts, Ingest], asyncio.Future[type[IngestError]]]
+    parts: Parts,
+    meanwhile: Callable[[Parts, Ingest], asyncio.Future[type[IngestError]]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Not while it waits, which would do on a slow machine.
+    monkeypatch.setattr("ingest_service.ingests.takeover._LOOK_SECONDS", 3600.0)
     kept = DATA[:COMMITTED] + OTHER[COMMITTED:2000]
     ingest, path = await killed_writer(parts, kept)
     holder = await LocalBlobStore(parts.data_dir, parts.executor).open_partial(ingest.files[0].id)
@@ -151,6 +155,21 @@ async def test_the_row_is_read_again_under_the_lock(
         await newcomer
     # Not a byte was touched, not even cut off: they are another's now.
     assert path.read_bytes() == kept
+
+
+@pytest.mark.parametrize("meanwhile", [taken_meanwhile, cancelled_meanwhile])
+async def test_who_is_overtaken_while_it_waits_is_told_so_although_the_lock_stays_taken(
+    parts: Parts, meanwhile: Callable[[Parts, Ingest], asyncio.Future[type[IngestError]]]
+) -> None:
+    """After WRITER_BUSY its client would come back, and take the file from the one who came last."""
+    ingest, _ = await killed_writer(parts, DATA[:COMMITTED])
+    holder = await LocalBlobStore(parts.data_dir, parts.executor).open_partial(ingest.files[0].id)
+    assert holder is not None
+    newcomer = asyncio.create_task(parts.push(ingest, DATA))
+    await eventually(lambda: parts.hooks.calls["open_partial"] >= 2)
+    with pytest.raises(await meanwhile(parts, ingest)):
+        await newcomer
+    await holder.close()
 
 
 @pytest.mark.parametrize("stands_at", ["open_partial", "create_partial"])
