@@ -110,10 +110,12 @@ async def test_uploads_that_are_being_opened_count(
 
     monkeypatch.setattr(moves, "begin", slow)
     calls = [asyncio.create_task(upload(service, upload_messages(name, DATA))) for name in names]
-    await until(lambda: sum(call.done() for call in calls) == 3)
-    too_many = [call for call in calls if call.done()]
-    gate.set()
-    assert begun == 2
+    try:
+        await until(lambda: sum(call.done() for call in calls) == 3)
+        too_many = [call for call in calls if call.done()]
+        assert begun == 2
+    finally:
+        gate.set()
     for call in calls:
         if call in too_many:
             await refused(call, "TOO_MANY_UPLOADS")
