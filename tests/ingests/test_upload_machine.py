@@ -484,9 +484,9 @@ def _run(migrated_file: Path, examples: int, steps: int) -> None:
 
 
 def test_any_history_keeps_its_promises(migrated_file: Path) -> None:
-    _run(migrated_file, examples=12, steps=30)
+    _run(migrated_file, examples=8, steps=30)
 
 
 @pytest.mark.soak
 def test_any_long_history_keeps_its_promises(migrated_file: Path) -> None:
-    _run(migrated_file, examples=300, steps=60)
+    _run(migrated_file, examples=80, steps=60)
