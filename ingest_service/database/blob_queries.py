@@ -89,6 +89,11 @@ class BlobQueries:
         statement = update(blobs).where(blobs.c.sha256 == sha256, blobs.c.state == str(BlobState.LIVE))
         await self._statements.run(statement.values(state=str(BlobState.CORRUPT)))
 
+    async def mark_healed(self, sha256: str) -> None:
+        """CORRUPT -> LIVE: the bytes were found to be there after all."""
+        statement = update(blobs).where(blobs.c.sha256 == sha256, blobs.c.state == str(BlobState.CORRUPT))
+        await self._statements.run(statement.values(state=str(BlobState.LIVE)))
+
     async def remove_deleting(self, sha256: str) -> None:
         """The row of a blob whose bytes are gone; one that became LIVE meanwhile stays."""
         await self._statements.run(

@@ -150,6 +150,10 @@ class Recovery:
             found = await self._store.blob_size_bytes(sha256)
             if found != size_bytes:
                 await self._mark_corrupt(sha256)
+                if await self._store.blob_size_bytes(sha256) == size_bytes:
+                    # Somebody pushed it again between our look and the mark, and found it still LIVE.
+                    await self._mark_healed(sha256)
+                    continue
                 _log.error(
                     "a stored blob is missing or has another length; push the same file again",
                     extra={"sha256": sha256, "size_bytes": size_bytes, "found_bytes": found},
@@ -169,6 +173,9 @@ class Recovery:
 
     async def _mark_corrupt(self, sha256: str) -> None:
         await self._database.transact(lambda tx: tx.blobs.mark_corrupt(sha256))
+
+    async def _mark_healed(self, sha256: str) -> None:
+        await self._database.transact(lambda tx: tx.blobs.mark_healed(sha256))
 
 
 async def _all(work: Iterable[Awaitable[None]]) -> None:

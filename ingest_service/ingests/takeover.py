@@ -20,6 +20,8 @@ from ingest_service.vocabulary.states import FileState
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.05
+#: How often one who waits for the lock looks whether it was overtaken.
+_LOOK_SECONDS = 0.5
 
 
 async def take_partial(
@@ -58,23 +60,38 @@ async def _locked(
     """The partial, and whether it was made just now."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_seconds
+    next_look = loop.time() + _LOOK_SECONDS
     while True:
         try:
             partial = await store.open_partial(file.id)
             if partial is not None:
                 return partial, False
             # It may be gone because another writer has finished the file: then none must be made.
-            _check_ours(await moves.read(file), file)
+            await _look(moves, file)
             return await store.create_partial(file.id), True
-        except _NoLongerOurs as lost:
-            raise lost.error from None
         except WriterBusy:
-            if loop.time() >= deadline:
+            waited_enough = loop.time() >= deadline
+            if waited_enough or loop.time() >= next_look:
+                # Who was overtaken must hear that: after "busy" its client would come back, and take the
+                # file from the one who came last.
+                await _look(moves, file)
+                next_look = loop.time() + _LOOK_SECONDS
+            if waited_enough:
                 raise
         await asyncio.sleep(_POLL_SECONDS)
 
 
+async def _look(moves: FileMoves, file: File) -> None:
+    try:
+        _check_ours(await moves.read(file), file)
+    except _NoLongerOurs as lost:
+        raise lost.error from None
+
+
 def _check_ours(current: File, file: File) -> None:
+    # First: a cancel and an expiry raise the epoch as well, and are no other writer.
+    if current.state is FileState.FAILED:
+        raise _NoLongerOurs(UploadClosed(), current.state)
     if current.writer_epoch != file.writer_epoch:
         raise _NoLongerOurs(WriterSuperseded(), current.state)
     if current.state is not FileState.UPLOADING:

@@ -59,9 +59,13 @@ class PushMemory:
         """What an earlier run left, if anything."""
         try:
             data = json.loads(self._path.read_text(encoding="utf-8"))
-            return Remembered(str(data["request_id"]), str(data["ingest"]))
+            request_id, ingest = data["request_id"], data["ingest"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        # Anything else would be sent, refused, and keep this push from ever beginning anew.
+        if not (isinstance(request_id, str) and request_id and isinstance(ingest, str)):
+            return None
+        return Remembered(request_id, ingest) if not ingest or ingest.startswith("ingests/") else None
 
     def save(self, remembered: Remembered) -> None:
         """Whole or not at all: a run that is killed in here leaves what was there before."""
@@ -82,8 +86,10 @@ class PushMemory:
     def _forget_old_ones(self) -> None:
         oldest = time.time() - _FORGET_SECONDS
         for path in self._path.parent.glob("*push-*"):
-            if path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+            # Each by itself: another push may have just forgotten its own.
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink(missing_ok=True)
 
 
 def state_directory() -> Path:

@@ -122,23 +122,28 @@ class Push:
         return ingest
 
     async def _create(self, memory: PushMemory) -> Ingest:
-        # Remembered before it is sent: if the answer is lost, the same id brings the same ingest.
         before = await asyncio.to_thread(memory.load)
         request_id = before.request_id if before is not None else str(uuid.uuid4())
-        await asyncio.to_thread(memory.save, Remembered(request_id, ""))
         try:
-            ingest = await self._create_with(request_id)
+            ingest = await self._create_as(memory, request_id)
         except InvalidRequestError as error:
-            await asyncio.to_thread(memory.forget)
             if error.reason != "REQUEST_ID_REUSED":
                 raise
             # An earlier run declared more or less than this one, e.g. no digest.
-            request_id = str(uuid.uuid4())
-            ingest = await self._create_with(request_id)
+            return await self._create_as(memory, str(uuid.uuid4()))
         if ingest.done and before is not None:
             # The former run's, ended since: this is a new push.
-            request_id = str(uuid.uuid4())
+            ingest = await self._create_as(memory, str(uuid.uuid4()))
+        return ingest
+
+    async def _create_as(self, memory: PushMemory, request_id: str) -> Ingest:
+        # Remembered before it is sent: if the answer is lost, the same id brings the same ingest.
+        await asyncio.to_thread(memory.save, Remembered(request_id, ""))
+        try:
             ingest = await self._create_with(request_id)
+        except InvalidRequestError:
+            await asyncio.to_thread(memory.forget)
+            raise
         await asyncio.to_thread(memory.save, Remembered(request_id, ingest.name))
         return ingest
 
