@@ -77,5 +77,5 @@ async def history(database: Database, tmp_path: Path) -> AsyncIterator[History]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Polls and heartbeats within milliseconds."""
-    monkeypatch.setattr("ingest_service.events.watch._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("ingest_service.events.feed._POLL_SECONDS", 0.02)
     monkeypatch.setattr("ingest_service.events.watch._HEARTBEAT_SECONDS", 0.1)
