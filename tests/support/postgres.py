@@ -11,9 +11,14 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import sysconfig
 import time
 from pathlib import Path
+
+#: Becomes another user, then another program. `subprocess`'s own `user` means a real fork instead of a vfork,
+#: and gRPC's threads, once there are any in this process, do not survive it: the child crashes.
+_AS_USER = "import os, sys; os.setreuid(*[int(sys.argv[1])] * 2); os.execv(sys.argv[2], sys.argv[2:])"
 
 
 class PostgresCluster:
@@ -82,17 +87,16 @@ class PostgresCluster:
             "LC_ALL": "C",
         }
         # Files, not pipes: the server that pg_ctl starts would keep a pipe open for ever.
+        as_user = [] if self._user is None else [sys.executable, "-I", "-c", _AS_USER, str(self._user)]
         output = self._data.parent / f"{program}.out"
         with output.open("w+") as sink:
             result = subprocess.run(
-                [str(self._install / "bin" / program), *arguments],
+                [*as_user, str(self._install / "bin" / program), *arguments],
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=self._data.parent,
                 env=environment,
-                # Another user means a real fork, which gRPC's threads do not like; only the server needs it.
-                user=None if program == "psql" else self._user,
                 timeout=deadline - time.monotonic(),
                 check=False,
             )
