@@ -112,25 +112,27 @@ class Watches:
         while True:
             if self._draining:
                 raise Draining
-            if loop.time() >= ends:
-                raise WatchRenewal
             view = await feed.fresh()
-            if cursor < view.last_sequence:
+            is_behind = cursor < view.last_sequence
+            if is_behind:
                 for event in await _events(feed, view, cursor):
                     yield event
                     cursor = event.sequence
                     last_sign = loop.time()
-                continue
-            if view.ingest.done:
+            elif view.ingest.done:
                 return
-            if view.progress != shown:
+            elif view.progress != shown:
                 shown = view.progress
                 yield view.ingest
                 last_sign = loop.time()
             elif loop.time() - last_sign >= _HEARTBEAT_SECONDS:
                 yield Heartbeat(view.last_sequence)
                 last_sign = loop.time()
-            await feed.wait(view)
+            # Here, not above: every watch brings something, however long a read took.
+            if loop.time() >= ends:
+                raise WatchRenewal
+            if not is_behind:
+                await feed.wait(view)
 
     async def _begin(self, feed: Feed, cursor: int) -> None:
         view = await feed.fresh()
