@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 async def announce(statements: Statements, ingest_ids: Iterable[str], origin: str) -> None:
-    """Tells all who listen, when the transaction commits. `origin` names the process that need not hear it."""
+    """Tells all who listen, when the transaction commits. `origin` names who need not hear it."""
     # In order, so that two transactions are never told apart by a set's whim.
     payloads = [f"{ingest_id}:{origin}" for ingest_id in sorted(ingest_ids)]
     await statements.run(_NOTIFY.bindparams(channel=CHANNEL, payloads=payloads))

@@ -1,4 +1,4 @@
-"""A SQLite file that other processes write too: a thread looks whether it changed, and which ingests got events.
+"""A SQLite file that other processes write too: a thread looks whether it changed, and whose events are new.
 
 `PRAGMA data_version` costs microseconds and reads no page; only when it moved are the newest events asked
 for. A thread of its own: on the event loop even a small wait for the file is one too many.

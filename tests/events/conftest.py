@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ingest_service.ingests.service import Ingests
 from ingest_service.storage import FileExecutor, LocalBlobStore
 from ingest_service.vocabulary.records import Event, NewEvent
 from ingest_service.vocabulary.states import FileRole
+from tests.support.postgres import PostgresCluster
 
 
 @dataclass
@@ -52,6 +54,14 @@ class History:
         """Watches to the end; answers the events' numbers."""
         found = (watches or self.watches).watch(self.ingest_id, after)
         return [item.sequence async for item in found if isinstance(item, Event)]
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresCluster) -> Iterator[str]:
+    """An empty database on PostgreSQL, for what only that one does; whoever takes it migrates it."""
+    name = f"events_{uuid.uuid4().hex}"
+    yield postgres.create_database(name)
+    postgres.drop_database(name)
 
 
 @pytest.fixture
