@@ -45,15 +45,15 @@ class PostgresCluster:
         self.port = 0
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "utf8", "--no-sync")
 
-    def start(self) -> None:
+    def start(self, *, is_durable: bool = False) -> None:
         """Starts it, on the same port as before if there was one."""
         if not self.port:
             with socket.create_server(("127.0.0.1", 0)) as probe:
                 self.port = probe.getsockname()[1]
-        # fsync off: these tests prove no durability of PostgreSQL's own.
-        options = (
-            f"-h 127.0.0.1 -p {self.port} -k '' -c fsync=off -c max_connections=200 -c shared_buffers=64MB"
-        )
+        # fsync off: tests prove no durability of PostgreSQL's own. Figures may want it.
+        fsync = "on" if is_durable else "off"
+        options = f"-h 127.0.0.1 -p {self.port} -k '' -c fsync={fsync}"
+        options += " -c max_connections=200 -c shared_buffers=64MB"
         self._run(
             "pg_ctl", "-D", str(self._data), "-l", str(self._log), "-w", "-t", "60", "-o", options, "start"
         )
