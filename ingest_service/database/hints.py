@@ -1,7 +1,8 @@
 """Hints that some process committed something: whoever is told reads the rows, for a hint may be missing.
 
 PostgreSQL says it itself (`notify.py`); a SQLite file is looked at (`tail.py`). Neither tells of progress,
-which is neither numbered nor queued: a watcher's own poll shows it.
+which is neither numbered nor queued: a watcher's own poll shows it. Nor does a SQLite file tell that an
+upload was taken over, which is no event: whoever holds it looks by itself.
 """
 
 from __future__ import annotations
