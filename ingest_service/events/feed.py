@@ -123,11 +123,7 @@ def _heard(task: asyncio.Task[View]) -> None:
 
 
 def _joined(kept: tuple[Event, ...], news: list[Event]) -> tuple[Event, ...]:
-    """One run of numbers without a gap, the newest."""
-    if not news:
-        return kept
-    if kept and kept[-1].sequence + 1 != news[0].sequence:
-        kept = ()
+    """The newest events, without a gap: news that leave any out are a whole page, so nothing is kept."""
     return (*kept, *news)[-PAGE:]
 
 
