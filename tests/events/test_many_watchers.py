@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import grpc
@@ -128,6 +129,23 @@ async def test_who_is_far_behind_reads_pages_of_their_own(
         await crowd.ended(last)
         rest = [item.sequence async for item in slow if isinstance(item, Event)]
         assert [first.sequence, *rest] == list(range(1, last + 1))
+
+
+async def test_events_are_kept_for_a_while_only(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest_service.events.feed._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("ingest_service.events.feed._KEEP_SECONDS", 0.1)
+    crowd = Crowd(history, 3)
+    await crowd.at(await history.tell(100))
+
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(thing, Event) for thing in gc.get_objects())
+
+    async with asyncio.timeout(BOUND_SECONDS):
+        # One each may still be named by a watcher's own frame.
+        while held() > 3:
+            await asyncio.sleep(0.1)
+    await crowd.ended(await history.end())
 
 
 async def test_a_number_known_from_another_replica_is_believed_once_it_is_read(
