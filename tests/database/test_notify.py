@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
@@ -70,9 +71,9 @@ async def tell(database: Database, *told: Ingest, events: int = 1) -> None:
 
 
 @pytest.fixture
-async def here(postgres: PostgresCluster, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+async def here(postgres: PostgresCluster) -> AsyncIterator[Database]:
     """On PostgreSQL; its database can be reached by `url_of`."""
-    name = f"hints_{abs(hash(request.node.nodeid)) % 10**9}"
+    name = f"hints_{uuid.uuid4().hex}"
     database = Database(postgres.create_database(name))
     await migrate(database)
     yield database
