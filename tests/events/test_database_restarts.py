@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_ingest import AsyncClient, Limits
+from model_ingest import AsyncClient, IngestError, Limits
+from model_ingest._backoff import Backoff
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest
 
 from ingest_service.vocabulary.errors import BackendDown
@@ -54,8 +55,45 @@ async def follow(address: str, name: str) -> list[int]:
         return [item.event.sequence async for item in client.watch(name) if item.HasField("event")]
 
 
+async def broken(watching: list[asyncio.Task[list[int]]], breaks: list[Exception]) -> None:
+    """Waits until as many streams broke as there are watches: each reads at least once a second."""
+    wanted = len(breaks) + sum(not task.done() for task in watching)
+    async with asyncio.timeout(60):
+        while len(breaks) < wanted and not all(task.done() for task in watching):
+            await asyncio.sleep(0.05)
+
+
+def noted_breaks(patch: pytest.MonkeyPatch) -> list[Exception]:
+    """What made clients of ours try again, from now on."""
+    breaks: list[Exception] = []
+    real = Backoff.after
+
+    def after(backoff: Backoff, error: IngestError) -> float:
+        breaks.append(error)
+        return real(backoff, error)
+
+    patch.setattr(Backoff, "after", after)
+    return breaks
+
+
 async def run(
     cluster: PostgresCluster, url: str, directory: Path, *, ingests: int, restarts: int, rounds: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        breaks = noted_breaks(patch)
+        await run_with(cluster, url, directory, breaks, ingests=ingests, restarts=restarts, rounds=rounds)
+    assert len(breaks) >= ingests
+
+
+async def run_with(
+    cluster: PostgresCluster,
+    url: str,
+    directory: Path,
+    breaks: list[Exception],
+    *,
+    ingests: int,
+    restarts: int,
+    rounds: int,
 ) -> None:
     async with replicas(url, directory, 2) as services:
         worker, other = services
@@ -76,7 +114,7 @@ async def run(
         for _ in range(restarts):
             await asyncio.sleep(dice.uniform(0.2, 2))
             await asyncio.to_thread(cluster.stop, dice.choice(["fast", "immediate"]))
-            await asyncio.sleep(dice.uniform(0, 0.5))
+            await broken(watching, breaks)
             await asyncio.to_thread(cluster.start)
         await asyncio.gather(*writing)
         for name, seen in zip(names, await asyncio.gather(*watching), strict=True):
