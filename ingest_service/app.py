@@ -14,7 +14,7 @@ from importlib.metadata import version as distribution_version
 from pathlib import Path
 
 from ingest_service.config import Settings
-from ingest_service.database import Database
+from ingest_service.database import Database, hints_of
 from ingest_service.database.migrate import SchemaTooNew, migrate
 from ingest_service.events import Hub, Watches
 from ingest_service.forwarding import CutThrough, ForwardingSettings, Target, TargetBoard, Worker
@@ -79,7 +79,10 @@ class Service:
             self.database, self.store, self.limits, clock=now, new_hasher=lambda: Sha256(self.executor)
         )
         self.ingests.on_cancel(self.uploads.cancelled)
-        self.watches = Watches(self.database, self.hub, max_watches=settings.max_watches)
+        self.watches = Watches(
+            self.database, self.hub, max_watches=settings.max_watches, watch_seconds=settings.watch_seconds
+        )
+        self.hints = hints_of(self.database, self._hinted)
         targets = [
             Target(target.name, target.url, target.headers, target.models_dir, target.ca)
             for target in settings.targets
@@ -146,6 +149,7 @@ class Service:
                 f"INGEST_LISTEN={self._settings.listen} cannot be listened on: is the port taken, the address"
                 " not this machine's? Choose another."
             ) from error
+        self.hints.start()
         self.worker.start()
         self.sweeper.start()
         await self.readiness.start()
@@ -167,6 +171,7 @@ class Service:
             await self.beside.close()
         await self.worker.stop()
         await self.sweeper.stop()
+        await self.hints.stop()
         await self.close_store()
         _log.info("stopped")
 
@@ -183,6 +188,14 @@ class Service:
         """Closes what `open` opened."""
         await self.database.close()
         self.executor.close()
+
+    def _hinted(self, ingest_id: str | None) -> None:
+        """Another process may have changed this ingest (None: any)."""
+        if ingest_id is None:
+            self.hub.wake_everybody()
+        else:
+            self.hub.wake(ingest_id)
+        self.uploads.look(ingest_id)
 
     async def _recover(self) -> None:
         """What a crash left is put right; then the store must be writable. Raises StartError."""

@@ -192,6 +192,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("LEASE_SECONDS", "15", _number(0.5, 600), "after this long a killed worker's work is taken over"),
     Setting("MAX_DEPLOYMENTS", "64", _integer(1, 1024), "deployments driven at once, one per target"),
     Setting("MAX_WATCHES", "2000", _integer(1, 100_000), "WatchIngest calls at once"),
+    Setting(
+        "WATCH_SECONDS", "3600", _number(1, 7 * 86400),
+        "a WatchIngest call that lasted this long is ended; clients watch on in a new one",
+    ),
     Setting("FILE_THREADS", "8", _integer(2, 64), "threads for file and hash work"),
     Setting("DRAIN_SECONDS", "20", _number(0, 3600), "on SIGTERM, running uploads may go on for this long"),
     Setting("READINESS_SECONDS", "5", _number(0.1, 300), "how often directory and database are re-checked"),
@@ -228,6 +232,7 @@ class Settings:
     lease_seconds: float
     max_deployments: int
     max_watches: int
+    watch_seconds: float
     file_threads: int
     drain_seconds: float
     readiness_seconds: float

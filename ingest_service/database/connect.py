@@ -126,6 +126,16 @@ def _postgresql(url: str, pool_size: int) -> AsyncEngine:
     )
 
 
+def listening_arguments(engine: AsyncEngine) -> dict[str, Any]:
+    """What `asyncpg.connect` takes for a connection beside the pool: from the engine's URL, as the pool's."""
+    _, arguments = engine.dialect.create_connect_args(engine.url)
+    # SQLAlchemy's own words for its adapter, which asyncpg does not know.
+    for name in ("async_creator_fn", "prepared_statement_cache_size", "prepared_statement_name_func"):
+        arguments.pop(name, None)
+    settings = {"application_name": "model-ingest-listen"}
+    return {**arguments, "timeout": 10, "server_settings": settings}
+
+
 def sqlite_version() -> str:
     """SQLite's version, for the log."""
     return sqlite3.sqlite_version

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import TypeVar
@@ -17,6 +18,7 @@ from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ingest_service.database.connect import READING, WRITING, create_engine
+from ingest_service.database.notify import announce
 from ingest_service.database.transaction import Statements, Transaction
 from ingest_service.vocabulary.errors import BackendDown, StorageFull
 
@@ -51,6 +53,9 @@ class Database:
         # leave it a connection, or whoever has the turn to write would wait for all of them again.
         self._turn = {True: asyncio.Lock(), False: asyncio.Semaphore(max(1, pool_size - 1))}
         self._takes_turns = dialect == "sqlite"
+        self._announces = dialect == "postgresql"
+        #: Names this process in what PostgreSQL tells the others.
+        self.origin = secrets.token_hex(6)
         self._running: set[asyncio.Task[object]] = set()
         self._listeners: list[Callable[[str], None]] = []
 
@@ -116,6 +121,8 @@ class Database:
             async with connection.begin():
                 statements = Statements(connection)
                 result = await work(Transaction(statements))
+                if statements.touched and self._announces:
+                    await announce(statements, statements.touched, self.origin)
         for ingest_id in statements.touched:
             for listener in self._listeners:
                 listener(ingest_id)

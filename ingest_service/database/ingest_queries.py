@@ -118,6 +118,9 @@ class IngestQueries:
         after = replace(after, last_sequence=last_sequence)
         for old_file, new_file in zip(before.files, after.files, strict=True):
             await self._files.save(old_file, new_file)
+            if new_file.writer_epoch != old_file.writer_epoch:
+                # No event tells of a takeover, but whoever writes the file in another process is to hear it.
+                self._statements.touched.add(before.id)
         for old, new in zip(before.deployments, after.deployments, strict=True):
             await self._deployments.save(old, new)
         values = changed(ingest_values(before), ingest_values(replace(after, updated_at=now)))

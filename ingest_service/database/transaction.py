@@ -30,7 +30,7 @@ class Statements:
         self._connection = connection
         self._owner = asyncio.current_task()
         self.dialect = connection.dialect.name
-        #: Ingests that got an event; their watchers are woken after the commit.
+        #: Ingests that got an event or a new writer; who waits for them is woken after the commit.
         self.touched: set[str] = set()
 
     async def run(

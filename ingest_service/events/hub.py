@@ -22,7 +22,7 @@ class Hub:
             flag.set()
 
     def wake_everybody(self) -> None:
-        """For a shutdown: every waiter looks up."""
+        """For a shutdown, and when hints may have been missed: every waiter looks up."""
         for flags in (*self._waiting.values(), self._all):
             for flag in flags:
                 flag.set()

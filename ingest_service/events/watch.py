@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+import random
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 
-from ingest_service.database import Database, Transaction
-from ingest_service.events.hub import Hub, wait_for_flag
-from ingest_service.vocabulary.errors import Draining, IngestNotFound, SequenceExpired, TooManyWatches
+from ingest_service.database import Database
+from ingest_service.events.feed import Feed, View
+from ingest_service.events.hub import Hub
+from ingest_service.vocabulary.errors import (
+    Draining,
+    IngestNotFound,
+    SequenceExpired,
+    TooManyWatches,
+    WatchRenewal,
+)
 from ingest_service.vocabulary.records import Event, Ingest
 
-_PAGE = 256
-_POLL_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 15.0
+#: A watch may end this much earlier than it has to: those that began together do not come back together.
+_EARLIER = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +36,25 @@ class Heartbeat:
 WatchItem = Event | Ingest | Heartbeat
 
 
+@dataclass(slots=True)
+class _Shared:
+    feed: Feed
+    #: Takes the feed's flag out of the hub.
+    stack: contextlib.ExitStack
+    users: int = 0
+
+
 class Watches:
     """All WatchIngest calls of this process."""
 
-    def __init__(self, database: Database, hub: Hub, *, max_watches: int) -> None:
+    def __init__(
+        self, database: Database, hub: Hub, *, max_watches: int, watch_seconds: float = 3600.0
+    ) -> None:
         self._database = database
         self._hub = hub
         self._max_watches = max_watches
+        self._watch_seconds = watch_seconds
+        self._feeds: dict[str, _Shared] = {}
         self._active = 0
         self._draining = False
 
@@ -53,74 +73,83 @@ class Watches:
 
         The reader's pace is the pace: rows are read when it wants more, nothing is queued for it. Who leaves
         early closes it (`contextlib.aclosing`). Raises IngestNotFound, SequenceExpired, TooManyWatches,
-        Draining.
+        Draining; WatchRenewal when it has lasted long enough.
         """
         if self._active >= self._max_watches:
             raise TooManyWatches
         self._active += 1
         try:
-            with self._hub.waiting_for(ingest_id) as flag:
-                async with contextlib.aclosing(self._follow(ingest_id, after_sequence, flag)) as items:
+            with self._feed(ingest_id) as feed:
+                async with contextlib.aclosing(self._follow(feed, after_sequence)) as items:
                     async for item in items:
                         yield item
         finally:
             self._active -= 1
 
-    async def _follow(
-        self, ingest_id: str, cursor: int, flag: asyncio.Event
-    ) -> AsyncGenerator[WatchItem, None]:
+    @contextlib.contextmanager
+    def _feed(self, ingest_id: str) -> Iterator[Feed]:
+        """The ingest's one feed, from its first watcher to its last."""
+        if ingest_id not in self._feeds:
+            stack = contextlib.ExitStack()
+            flag = stack.enter_context(self._hub.waiting_for(ingest_id))
+            self._feeds[ingest_id] = _Shared(Feed(self._database, ingest_id, flag), stack)
+        shared = self._feeds[ingest_id]
+        shared.users += 1
+        try:
+            yield shared.feed
+        finally:
+            shared.users -= 1
+            if not shared.users:
+                del self._feeds[ingest_id]
+                shared.stack.close()
+
+    async def _follow(self, feed: Feed, cursor: int) -> AsyncGenerator[WatchItem, None]:
         loop = asyncio.get_running_loop()
         last_sign = loop.time()
+        ends = last_sign + self._watch_seconds * random.uniform(1 - _EARLIER, 1)  # noqa: S311 (no secret)
         shown: object = None
-        ingest = await self._first(ingest_id, cursor)
+        await self._begin(feed, cursor)
         while True:
-            flag.clear()
             if self._draining:
                 raise Draining
-            events, ingest = await self._news(ingest_id, cursor)
-            for event in events:
-                yield event
-                cursor = event.sequence
-                last_sign = loop.time()
-            if cursor < ingest.last_sequence:
-                continue
-            if ingest.done:
+            view = await feed.fresh()
+            is_behind = cursor < view.last_sequence
+            if is_behind:
+                for event in await _events(feed, view, cursor):
+                    yield event
+                    cursor = event.sequence
+                    last_sign = loop.time()
+            elif view.ingest.done:
                 return
-            progress = _progress(ingest)
-            if progress != shown:
-                shown = progress
-                yield ingest
+            elif view.progress != shown:
+                shown = view.progress
+                yield view.ingest
                 last_sign = loop.time()
             elif loop.time() - last_sign >= _HEARTBEAT_SECONDS:
-                yield Heartbeat(ingest.last_sequence)
+                yield Heartbeat(view.last_sequence)
                 last_sign = loop.time()
-            await wait_for_flag(flag, _POLL_SECONDS)
+            # Here, not above: every watch brings something, however long a read took.
+            if loop.time() >= ends:
+                raise WatchRenewal
+            if not is_behind:
+                await feed.wait(view)
 
-    async def _first(self, ingest_id: str, cursor: int) -> Ingest:
-        ingest = await self._database.read(lambda tx: tx.ingests.get(ingest_id))
-        if ingest is None:
-            raise IngestNotFound
-        if not 0 <= cursor <= ingest.last_sequence:
+    async def _begin(self, feed: Feed, cursor: int) -> None:
+        view = await feed.fresh()
+        if cursor > view.last_sequence:
+            # A client that comes from another replica may know more than what we read last.
+            view = await feed.read_again()
+        if not 0 <= cursor <= view.last_sequence:
             raise SequenceExpired(
-                f"The ingest's events are 1 to {ingest.last_sequence}.",
-                metadata={"earliest": "1", "last": str(ingest.last_sequence)},
+                f"The ingest's events are 1 to {view.last_sequence}.",
+                metadata={"earliest": "1", "last": str(view.last_sequence)},
             )
-        return ingest
-
-    async def _news(self, ingest_id: str, cursor: int) -> tuple[list[Event], Ingest]:
-        async def work(tx: Transaction) -> tuple[list[Event], Ingest]:
-            # The ingest first: the events read after it are then at least those that it counts.
-            ingest = await tx.ingests.get(ingest_id)
-            if ingest is None:
-                raise IngestNotFound
-            return await tx.events.after(ingest_id, cursor, _PAGE), ingest
-
-        return await self._database.read(work)
 
 
-def _progress(ingest: Ingest) -> object:
-    """What a progress message would show: it is sent only when this changes."""
-    return (
-        [(file.id, file.committed_size) for file in ingest.files],
-        [(d.id, d.state, d.progress_bytes, d.progress_total_bytes) for d in ingest.deployments],
-    )
+async def _events(feed: Feed, view: View, cursor: int) -> Sequence[Event]:
+    """The next events; at least one. Raises IngestNotFound."""
+    at_hand = view.after(cursor)
+    events = await feed.page(cursor, view.last_sequence) if at_hand is None else at_hand
+    if not events:
+        raise IngestNotFound
+    return events

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from ingest_service.database import Database
+from ingest_service.events.hub import wait_for_flag
 from ingest_service.formats import MAGIC_BYTES
 from ingest_service.ingests.admission import Admission
 from ingest_service.ingests.budget import ByteBudget
@@ -68,6 +69,7 @@ class Uploads:
         self._patience = Patience()
         self._warm = WarmHashers()
         self._watching: asyncio.Task[None] | None = None
+        self._look = asyncio.Event()
         self._sessions: dict[str, UploadSession] = {}
         self._opening = 0
         self._background: set[asyncio.Task[Any]] = set()
@@ -144,6 +146,11 @@ class Uploads:
             if session is not None and file.state is FileState.FAILED:
                 session.interrupt(UploadClosed("The ingest was cancelled."))
 
+    def look(self, ingest_id: str | None) -> None:
+        """Another process may have changed this ingest (None: any): its sessions' rows are read at once."""
+        if ingest_id is None or any(s.file.ingest_id == ingest_id for s in self._sessions.values()):
+            self._look.set()
+
     async def drain(self, grace_seconds: float) -> None:
         """Takes no new uploads; lets running ones go on for `grace_seconds`, then ends them resumable."""
         self._draining = True
@@ -219,7 +226,8 @@ class Uploads:
     async def _watch_writers(self) -> None:
         """Sessions whose file another process took, or whose ingest was cancelled there, end."""
         while True:
-            await asyncio.sleep(_WATCH_SECONDS)
+            await wait_for_flag(self._look, _WATCH_SECONDS)
+            self._look.clear()
             if not self._sessions:
                 continue
             try:

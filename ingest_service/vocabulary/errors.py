@@ -9,7 +9,7 @@ IngestError
 ├── WriterSuperseded, WriterBusy, UploadClosed, UploadStalled, BytesMissing, ModelBusy
 ├── StorageFull, TooManyUploads, TooManyWatches
 ├── IngestNotFound, FileNotFound, ModelNotFound, UploadExpired, SequenceExpired
-├── Draining, BackendDown
+├── Draining (WatchRenewal), BackendDown
 └── BlobCorrupt, StorageFailed
 
 Each class has its reason and, as its docstring, what it says when nothing better is given. `metadata`
@@ -237,6 +237,13 @@ class Draining(IngestError):
 
     reason = Reason.DRAINING
     retry_after_seconds = 2.0
+
+
+class WatchRenewal(Draining):
+    """This watch has lasted as long as one may; watch again from the last sequence, at once."""
+
+    # Zero tells it from a service that goes away: nothing is wrong, and there is nothing to wait for.
+    retry_after_seconds = 0.0
 
 
 class BackendDown(IngestError):

@@ -11,6 +11,7 @@ from model_ingest import (
     AsyncClient,
     BusyError,
     ConnectionLostError,
+    IngestError,
     InvalidRequestError,
     Moved,
     NotFoundError,
@@ -152,6 +153,57 @@ async def test_too_many_watches_waits_its_turn(script: Script, client: AsyncClie
     script.on("WatchIngest", first_busy)
     assert await _sequences(client) == [1]
     assert issubclass(BusyError, ConnectionLostError)
+
+
+async def test_a_planned_end_is_hidden_and_costs_no_wait(
+    script: Script, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    from model_ingest._backoff import Backoff
+
+    from tests.client.scripted_server import refusal
+
+    def never(backoff: Backoff, error: Exception) -> float:
+        raise AssertionError("a planned end was counted as a failure")
+
+    monkeypatch.setattr(Backoff, "after", never)
+
+    async def one_each(request, context):
+        yield NOTES[request.after_sequence]
+        if request.after_sequence + 1 < len(NOTES):
+            end = refusal(grpc.StatusCode.UNAVAILABLE, "DRAINING", retry_after_seconds=0)
+            await context.abort_with_status(end)
+
+    script.on("WatchIngest", one_each)
+    assert await _sequences(client) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("retry_after_seconds", [0, 1], ids=["a stream that brought nothing", "a drain"])
+async def test_another_end_is_waited_for(script: Script, client: AsyncClient, retry_after_seconds: int):
+    from tests.client.scripted_server import refusal
+
+    async def drains(request, context):
+        if len(script.seen("WatchIngest")) == 1:
+            if retry_after_seconds:
+                yield NOTES[0]
+            status = refusal(grpc.StatusCode.UNAVAILABLE, "DRAINING", retry_after_seconds=retry_after_seconds)
+            await context.abort_with_status(status)
+        yield NOTES[request.after_sequence]
+
+    script.on("WatchIngest", drains)
+    waits: list[float] = []
+    from model_ingest._backoff import Backoff
+
+    real = Backoff.after
+
+    def after(backoff: Backoff, error: IngestError) -> float:
+        waits.append(real(backoff, error))
+        return waits[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Backoff, "after", after)
+        await _sequences(client)
+    assert len(waits) == 1
+    assert waits[0] > retry_after_seconds
 
 
 async def test_leaving_early_ends_the_call(script: Script, client: AsyncClient):

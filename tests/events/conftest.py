@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ingest_service.ingests.service import Ingests
 from ingest_service.storage import FileExecutor, LocalBlobStore
 from ingest_service.vocabulary.records import Event, NewEvent
 from ingest_service.vocabulary.states import FileRole
+from tests.support.postgres import PostgresCluster
 
 
 @dataclass
@@ -55,6 +57,14 @@ class History:
 
 
 @pytest.fixture
+def postgres_url(postgres: PostgresCluster) -> Iterator[str]:
+    """An empty database on PostgreSQL, for what only that one does; whoever takes it migrates it."""
+    name = f"events_{uuid.uuid4().hex}"
+    yield postgres.create_database(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
 async def history(database: Database, tmp_path: Path) -> AsyncIterator[History]:
     """At its end nobody may be left who waits, and no connection in use."""
     executor = FileExecutor(2)
@@ -77,5 +87,5 @@ async def history(database: Database, tmp_path: Path) -> AsyncIterator[History]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Polls and heartbeats within milliseconds."""
-    monkeypatch.setattr("ingest_service.events.watch._POLL_SECONDS", 0.02)
+    monkeypatch.setattr("ingest_service.events.feed._POLL_SECONDS", 0.02)
     monkeypatch.setattr("ingest_service.events.watch._HEARTBEAT_SECONDS", 0.1)

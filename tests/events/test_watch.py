@@ -24,7 +24,7 @@ async def test_a_finished_history_is_replayed_from_any_number(history: History) 
 
 
 async def test_a_long_history_is_replayed_in_pages(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest_service.events.watch._PAGE", 7)
+    monkeypatch.setattr("ingest_service.events.feed.PAGE", 7)
     await history.tell(100)
     last = await history.end()
     assert await history.numbers() == list(range(1, last + 1))
@@ -43,7 +43,7 @@ async def test_live_events_follow_the_replay_without_gap_or_repetition(history: 
 async def test_news_wake_a_watcher_without_its_poll(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest_service.events.watch._POLL_SECONDS", 3600.0)
+    monkeypatch.setattr("ingest_service.events.feed._POLL_SECONDS", 3600.0)
     async with history.watch() as watch, asyncio.timeout(BOUND_SECONDS):
         while not isinstance(await anext(watch), Ingest):
             pass
@@ -57,7 +57,7 @@ async def test_news_wake_a_watcher_without_its_poll(
 async def test_a_watcher_that_was_woken_once_does_not_go_on_asking(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest_service.events.watch._POLL_SECONDS", 3600.0)
+    monkeypatch.setattr("ingest_service.events.feed._POLL_SECONDS", 3600.0)
     real = history.database.read
     asked = [0]
 
@@ -173,7 +173,7 @@ async def test_one_watch_too_many_is_refused_and_an_ended_one_makes_room(history
 async def test_draining_ends_every_watch_at_once_and_takes_no_more(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest_service.events.watch._POLL_SECONDS", 3600.0)
+    monkeypatch.setattr("ingest_service.events.feed._POLL_SECONDS", 3600.0)
     watching = [asyncio.create_task(history.numbers()) for _ in range(5)]
     async with asyncio.timeout(BOUND_SECONDS):
         while history.watches.active < 5:

@@ -11,9 +11,14 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import sysconfig
 import time
 from pathlib import Path
+
+#: Becomes another user, then another program. `subprocess`'s own `user` means a real fork instead of a vfork,
+#: and gRPC's threads, once there are any in this process, do not survive it: the child crashes.
+_AS_USER = "import os, sys; os.setreuid(*[int(sys.argv[1])] * 2); os.execv(sys.argv[2], sys.argv[2:])"
 
 
 class PostgresCluster:
@@ -40,15 +45,15 @@ class PostgresCluster:
         self.port = 0
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "utf8", "--no-sync")
 
-    def start(self) -> None:
+    def start(self, *, is_durable: bool = False) -> None:
         """Starts it, on the same port as before if there was one."""
         if not self.port:
             with socket.create_server(("127.0.0.1", 0)) as probe:
                 self.port = probe.getsockname()[1]
-        # fsync off: these tests prove no durability of PostgreSQL's own.
-        options = (
-            f"-h 127.0.0.1 -p {self.port} -k '' -c fsync=off -c max_connections=200 -c shared_buffers=64MB"
-        )
+        # fsync off: tests prove no durability of PostgreSQL's own. Figures may want it.
+        fsync = "on" if is_durable else "off"
+        options = f"-h 127.0.0.1 -p {self.port} -k '' -c fsync={fsync}"
+        options += " -c max_connections=200 -c shared_buffers=64MB"
         self._run(
             "pg_ctl", "-D", str(self._data), "-l", str(self._log), "-w", "-t", "60", "-o", options, "start"
         )
@@ -82,17 +87,16 @@ class PostgresCluster:
             "LC_ALL": "C",
         }
         # Files, not pipes: the server that pg_ctl starts would keep a pipe open for ever.
+        as_user = [] if self._user is None else [sys.executable, "-I", "-c", _AS_USER, str(self._user)]
         output = self._data.parent / f"{program}.out"
         with output.open("w+") as sink:
             result = subprocess.run(
-                [str(self._install / "bin" / program), *arguments],
+                [*as_user, str(self._install / "bin" / program), *arguments],
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 cwd=self._data.parent,
                 env=environment,
-                # Another user means a real fork, which gRPC's threads do not like; only the server needs it.
-                user=None if program == "psql" else self._user,
                 timeout=deadline - time.monotonic(),
                 check=False,
             )

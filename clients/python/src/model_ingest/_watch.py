@@ -20,11 +20,14 @@ async def watch(
     """Events in order, none lost or doubled, progress and heartbeats between them, until it is done.
 
     A broken stream is watched again after the last event seen, until nothing came for the
-    backoff's patience. A server that was never reached is not tried again.
+    backoff's patience. A server that was never reached is not tried again. One that ends a watch
+    because it lasted long enough is asked again at once.
     """
     while True:
+        brought_something = False
         try:
             async for response in _one_stream(connection, name, after_sequence, stall_seconds):
+                brought_something = True
                 backoff.progressed()
                 if response.HasField("event"):
                     after_sequence = max(after_sequence, response.event.sequence)
@@ -33,8 +36,16 @@ async def watch(
         except IngestError as error:
             if not connection.contacted:
                 raise
+            # One that brought nothing is waited for all the same: never a busy loop.
+            if _is_renewal(error) and brought_something:
+                continue
             delay_seconds = backoff.after(error)
         await asyncio.sleep(delay_seconds)
+
+
+def _is_renewal(error: IngestError) -> bool:
+    """A planned end of the stream (`WatchIngest` in ingest_service.proto), not a service that goes away."""
+    return error.reason == "DRAINING" and error.retry_after_seconds == 0
 
 
 async def _one_stream(

@@ -115,7 +115,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     Client: GetIngest, then watch from its `last_sequence`.
     """
     DRAINING: _Reason.ValueType  # 30
-    """UNAVAILABLE with RetryInfo. The service is shutting down. Client: resume with backoff."""
+    """UNAVAILABLE with RetryInfo. The service is shutting down. Client: resume with backoff. From
+    WatchIngest with a RetryInfo of zero: the watch has lasted long enough; watch again at once.
+    """
     BACKEND_DOWN: _Reason.ValueType  # 31
     """UNAVAILABLE with RetryInfo. The database or the store cannot be reached. Client: resume
     with backoff.
@@ -255,7 +257,9 @@ SEQUENCE_EXPIRED: Reason.ValueType  # 29
 Client: GetIngest, then watch from its `last_sequence`.
 """
 DRAINING: Reason.ValueType  # 30
-"""UNAVAILABLE with RetryInfo. The service is shutting down. Client: resume with backoff."""
+"""UNAVAILABLE with RetryInfo. The service is shutting down. Client: resume with backoff. From
+WatchIngest with a RetryInfo of zero: the watch has lasted long enough; watch again at once.
+"""
 BACKEND_DOWN: Reason.ValueType  # 31
 """UNAVAILABLE with RetryInfo. The database or the store cannot be reached. Client: resume
 with backoff.

@@ -103,7 +103,11 @@ class IngestServiceStub:
     """Every event after `after_sequence`, then live ones; ends with OK once the ingest is done
     and all its events were sent. Between events: progress (lossy, never numbered) and, every
     15 s, a heartbeat. After a broken stream, watch again from the last sequence seen: no event
-    is lost or doubled. Survives restarts of the service.
+    is lost or doubled. Survives restarts of the service, and works on any replica.
+
+    A watch does not last for ever: after some time (an hour, unless the operator chose another)
+    the server ends it with DRAINING whose RetryInfo is zero. That is no failure: watch again from
+    the last sequence seen, at once and without counting it.
 
     Errors: NOT_FOUND with INGEST_NOT_FOUND; OUT_OF_RANGE with SEQUENCE_EXPIRED (GetIngest, then
     watch from its `last_sequence`); RESOURCE_EXHAUSTED with TOO_MANY_WATCHES (wait).
@@ -201,7 +205,11 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """Every event after `after_sequence`, then live ones; ends with OK once the ingest is done
     and all its events were sent. Between events: progress (lossy, never numbered) and, every
     15 s, a heartbeat. After a broken stream, watch again from the last sequence seen: no event
-    is lost or doubled. Survives restarts of the service.
+    is lost or doubled. Survives restarts of the service, and works on any replica.
+
+    A watch does not last for ever: after some time (an hour, unless the operator chose another)
+    the server ends it with DRAINING whose RetryInfo is zero. That is no failure: watch again from
+    the last sequence seen, at once and without counting it.
 
     Errors: NOT_FOUND with INGEST_NOT_FOUND; OUT_OF_RANGE with SEQUENCE_EXPIRED (GetIngest, then
     watch from its `last_sequence`); RESOURCE_EXHAUSTED with TOO_MANY_WATCHES (wait).
@@ -326,7 +334,11 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Every event after `after_sequence`, then live ones; ends with OK once the ingest is done
         and all its events were sent. Between events: progress (lossy, never numbered) and, every
         15 s, a heartbeat. After a broken stream, watch again from the last sequence seen: no event
-        is lost or doubled. Survives restarts of the service.
+        is lost or doubled. Survives restarts of the service, and works on any replica.
+
+        A watch does not last for ever: after some time (an hour, unless the operator chose another)
+        the server ends it with DRAINING whose RetryInfo is zero. That is no failure: watch again from
+        the last sequence seen, at once and without counting it.
 
         Errors: NOT_FOUND with INGEST_NOT_FOUND; OUT_OF_RANGE with SEQUENCE_EXPIRED (GetIngest, then
         watch from its `last_sequence`); RESOURCE_EXHAUSTED with TOO_MANY_WATCHES (wait).
