@@ -124,8 +124,8 @@ async def large(service: Watched, directory: Path, number: int) -> str:
         if number == 2:
             killed = await start(service.address, *command, "--json")
             assert killed.stdout is not None
-            while b'"committed_size": ' not in await killed.stdout.readline():
-                assert killed.returncode is None
+            while b'"type": "progress"' not in (line := await killed.stdout.readline()):
+                assert line, "it ended before it could be killed"
             killed.kill()
             await killed.communicate()
         process = await start(service.address, *command)
