@@ -24,7 +24,9 @@ from tests.support.service import environment
 DATA = gguf(4 * MEBIBYTE + 99)
 
 
-@pytest.mark.parametrize("way", ["ignores failed syncs", "repeats failed syncs"])
+@pytest.mark.parametrize(
+    "way", ["ignores failed syncs", pytest.param("repeats failed syncs", marks=pytest.mark.soak)]
+)
 async def test_a_sync_that_failed_and_was_passed_over_is_seen(
     way: str, tmp_path: Path, new_url: NewUrl
 ) -> None:
@@ -38,7 +40,7 @@ async def test_a_sync_that_failed_and_was_passed_over_is_seen(
         case.check_syncs(traced)
 
 
-@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+@pytest.mark.parametrize("error", ["EIO", pytest.param("ENOSPC", marks=pytest.mark.soak)])
 async def test_a_write_that_failed_and_was_passed_over_is_seen(
     error: str, tmp_path: Path, sqlite_url: str, start_service: StartService
 ) -> None:
@@ -73,7 +75,11 @@ async def until_killed(tmp_path: Path, variables: dict[str, str]) -> Told:
     return told
 
 
-@pytest.mark.parametrize("way", ["", "boots without the size check"])
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param("", marks=pytest.mark.soak), "boots without the size check"],
+    ids=["checked", "unchecked"],
+)
 async def test_bytes_that_were_acknowledged_and_not_written_are_seen(
     way: str, tmp_path: Path, sqlite_url: str
 ) -> None:

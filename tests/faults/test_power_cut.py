@@ -141,7 +141,9 @@ async def check_after_power_cut(disk: Disk, told: Told, url: str, start_service:
         await service.service.stop(0.0)
 
 
-@pytest.mark.parametrize("database_on", ["the same disk", "another disk"])
+@pytest.mark.parametrize(
+    "database_on", [pytest.param("the same disk", marks=pytest.mark.soak), "another disk"]
+)
 @pytest.mark.parametrize("when", ["committed", "stored"])
 async def test_what_was_acknowledged_is_there_after_a_power_cut(
     when: str, database_on: str, disk: Disk, tmp_path: Path, start_service: StartService
