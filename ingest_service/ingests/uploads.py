@@ -250,8 +250,11 @@ class Uploads:
         """A file that was complete when this call began: wait for its end as long as `finish` may."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.finish_wait_seconds
+        pause = _POLL_SECONDS
         while file.state in HAS_ALL_BYTES - {FileState.STORED} and loop.time() < deadline:
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(pause)
+            # Hundreds may wait here for a database that has enough to do.
+            pause = min(pause * 1.5, 2.0)
             file = await self._moves.read(file)
         if file.state is FileState.FAILED:
             raise UploadClosed(file.failure.message if file.failure else None)
