@@ -127,7 +127,8 @@ class IngestQueries:
         if before.state not in INGEST_STORED and after.state in INGEST_STORED:
             # Once: an ingest that failed on its targets and is tried again was stored long ago.
             values["stored_at"] = func.coalesce(ingests.c.stored_at, literal(now, UtcMicros))
-        await self._statements.run(update(ingests).where(ingests.c.id == after.id).values(**values))
+        if values:
+            await self._statements.run(update(ingests).where(ingests.c.id == after.id).values(**values))
         return replace(after, updated_at=now)
 
     async def with_parts(self, rows: Sequence[Row], *, lock: bool = False) -> list[Ingest]:

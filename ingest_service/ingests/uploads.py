@@ -228,13 +228,17 @@ class Uploads:
         while True:
             await wait_for_flag(self._look, _WATCH_SECONDS)
             self._look.clear()
-            if not self._sessions:
+            asked = dict(self._sessions)
+            if not asked:
                 continue
             try:
-                writers = await self._moves.writers(list(self._sessions))
+                writers = await self._moves.writers(list(asked))
             except IngestError:
                 continue
-            for file_id, session in list(self._sessions.items()):
+            # Those that were asked about: of a session opened meanwhile the answer knows nothing.
+            for file_id, session in asked.items():
+                if self._sessions.get(file_id) is not session:
+                    continue
                 epoch, state = writers.get(file_id, (session.file.writer_epoch, FileState.FAILED))
                 if epoch > session.file.writer_epoch and state is not FileState.FAILED:
                     session.interrupt(WriterSuperseded())
@@ -265,8 +269,11 @@ class Uploads:
         """A file that was complete when this call began: wait for its end as long as `finish` may."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.finish_wait_seconds
+        pause = _POLL_SECONDS
         while file.state in HAS_ALL_BYTES - {FileState.STORED} and loop.time() < deadline:
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(pause)
+            # Hundreds may wait here for a database that has enough to do.
+            pause = min(pause * 1.5, 2.0)
             file = await self._moves.read(file)
         if file.state is FileState.FAILED:
             raise UploadClosed(file.failure.message if file.failure else None)

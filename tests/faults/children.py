@@ -57,6 +57,14 @@ class Child(ServiceProcess):
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
+    def stands_still(self) -> bool:
+        """After `stop_for_now`: no thread runs any more, but for calls that the system itself is at."""
+        assert self.process is not None
+        threads = Path(f"/proc/{self.process.pid}/task").iterdir()
+        # What follows the program's name, which is in parentheses and may hold anything.
+        states = [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads]
+        return set(states) <= {"T", "D"}
+
     def go_on(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
@@ -66,6 +74,11 @@ class Child(ServiceProcess):
         assert self.process is not None
         async with asyncio.timeout(GIVE_UP_SECONDS):
             return await self.process.wait()
+
+
+def broken(way: str, variables: dict[str, str], log: Path) -> Child:
+    """The service without one of its safeguards, see broken_server.py."""
+    return Child({**variables, "BROKEN": way}, log, "-m", "tests.faults.broken_server")
 
 
 def stub_of(channel: grpc.aio.Channel) -> IngestStub:

@@ -1,7 +1,8 @@
 """The service, stopped by itself (SIGSTOP) while it publishes: `python -m tests.faults.stop_server`.
 
 STOP_AT: `rename` (before the file gets its final name) or `dirsync` (after it, before it is durable). The
-process holds its locks until somebody sends SIGCONT.
+process holds its locks until somebody sends SIGCONT. LOCK_WAIT_SECONDS, for one that comes across it: how
+long a publisher waits for another, instead of its usual 10 s.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from ingest_service.app import Service
 from ingest_service.config import load_settings
-from ingest_service.storage import posix
+from ingest_service.storage import local, posix
 from ingest_service.telemetry.logs import configure_logs
 
 
@@ -35,14 +36,15 @@ def stop_before(owner: Any, name: str, is_step: Any) -> None:
 
 
 async def main() -> None:
-    step = os.environ.pop("STOP_AT")
+    step = os.environ.pop("STOP_AT", "")
+    local._LOCK_WAIT_SECONDS = float(os.environ.pop("LOCK_WAIT_SECONDS", local._LOCK_WAIT_SECONDS))
     settings = load_settings()
     configure_logs(settings.log_level, settings.log_format)
     service = Service(settings)
     await service.start()
     if step == "rename":
         stop_before(Path, "rename", lambda path: path.suffix == ".part")
-    else:
+    elif step:
         stop_before(posix, "sync_directory", lambda path: path.name == "blobs")
     await asyncio.Event().wait()
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -67,24 +68,46 @@ class Strace:
         await self._said
 
     def calls(self) -> list[str]:
-        """Every call that was seen, with its result, in order."""
-        return self._log.read_text().splitlines() if self._log.exists() else []
+        """Every call that was seen, with its result, in order; one that never returned has the result `?`."""
+        lines = self._log.read_text().splitlines() if self._log.exists() else []
+        whole: list[str] = []
+        begun: dict[str, str] = {}
+        for line in lines:
+            thread = line.partition(" ")[0]
+            if line.endswith("<unfinished ...>"):
+                begun[thread] = line.removesuffix("<unfinished ...>")
+                continue
+            resumed = re.search(r"<\.\.\. \w+ resumed>(.*)", line)
+            whole.append(begun.pop(thread, "") + resumed[1] if resumed else line)
+        return whole + [f"{line}) = ?" for line in begun.values()]
 
     @property
     def injected(self) -> int:
         """How many faults were put in."""
         return sum(1 for line in self.calls() if "(INJECTED)" in line or "killed by SIGKILL" in line)
 
+    def broken_calls(self) -> list[str]:
+        """The calls that a fault was put into; one that the process was killed in has no result."""
+        return [line for line in self.calls() if "(INJECTED)" in line or line.endswith("= ?")]
+
+    def failed_syncs(self) -> set[str]:
+        """The partials whose sync was made to fail."""
+        return {path for path, failed in self._partial_syncs() if failed}
+
     def syncs_after_failure(self) -> dict[str, int]:
         """How often a partial was synced again after a sync of it had failed; empty is right."""
         failed: set[str] = set()
         again: dict[str, int] = {}
+        for path, has_failed in self._partial_syncs():
+            if path in failed:
+                again[path] = again.get(path, 0) + 1
+            if has_failed:
+                failed.add(path)
+        return again
+
+    def _partial_syncs(self) -> Iterator[tuple[str, bool]]:
+        """Each sync of a partial, and whether it was made to fail."""
         for line in self.calls():
             found = re.search(r"f(?:data)?sync\(\d+<([^>]*\.part)[^>]*>", line)
-            if found is None:
-                continue
-            if found[1] in failed:
-                again[found[1]] = again.get(found[1], 0) + 1
-            if "(INJECTED)" in line:
-                failed.add(found[1])
-        return again
+            if found is not None:
+                yield found[1], "(INJECTED)" in line

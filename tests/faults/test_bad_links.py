@@ -62,7 +62,9 @@ async def ends_well(service: RunningService, name: str) -> None:
     assert (service.settings.data_dir / "blobs" / digest(DATA).replace(":", "-")).read_bytes() == DATA
 
 
-@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+@pytest.mark.parametrize(
+    "reset", [pytest.param(False, id="FIN", marks=pytest.mark.soak), pytest.param(True, id="RST")]
+)
 async def test_a_link_that_is_cut_every_mebibyte_still_gets_the_file_there(
     reset: bool, start_service: StartService
 ) -> None:
@@ -85,10 +87,9 @@ async def test_a_link_that_is_cut_every_mebibyte_still_gets_the_file_there(
     await ends_well(service, name)
 
 
-@pytest.mark.parametrize("at", [60, 150, 300, 600])
-@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+@pytest.mark.parametrize(("at", "reset"), [(60, False), (150, True), (300, False), (600, True)])
 async def test_an_answer_that_is_cut_off_is_harmless(
-    reset: bool, at: int, start_service: StartService
+    at: int, reset: bool, start_service: StartService
 ) -> None:
     service = await start_service()
     name = await new_file(service)
@@ -132,7 +133,14 @@ async def test_ten_bytes_a_second_are_ended_and_can_be_gone_on_with(start_servic
     await ends_well(service, name)
 
 
-@pytest.mark.parametrize("at", [MEBIBYTE + 5, 2 * MEBIBYTE + 70_001, 3 * MEBIBYTE + 13])
+@pytest.mark.parametrize(
+    "at",
+    [
+        MEBIBYTE + 5,
+        pytest.param(2 * MEBIBYTE + 70_001, marks=pytest.mark.soak),
+        pytest.param(3 * MEBIBYTE + 13, marks=pytest.mark.soak),
+    ],
+)
 async def test_a_flipped_byte_is_never_stored(at: int, start_service: StartService) -> None:
     service = await start_service()
     name = await new_file(service)

@@ -23,14 +23,23 @@ from tests.support.service import environment
 DATA = gguf(2 * MEBIBYTE + 5)
 
 
-@pytest.mark.parametrize("step", ["rename", "dirsync"])
+@pytest.mark.parametrize(
+    ("step", "waits"),
+    [
+        ("rename", {}),
+        # That it waits in vain is the point; how long is only told to the soak.
+        ("dirsync", {"LOCK_WAIT_SECONDS": "1"}),
+        pytest.param("dirsync", {}, marks=pytest.mark.soak),
+    ],
+    ids=["rename", "dirsync", "dirsync-10s"],
+)
 async def test_a_publisher_that_stands_still_loses_nothing_to_a_server_that_boots_beside_it(
-    step: str, tmp_path: Path, sqlite_url: str
+    step: str, waits: dict[str, str], tmp_path: Path, sqlite_url: str
 ) -> None:
     data_dir = tmp_path / "data"
     variables = environment(data_dir, sqlite_url, sweep_seconds=3600, readiness_seconds=300)
     first = Child({**variables, "STOP_AT": step}, tmp_path / "log1", "-m", "tests.faults.stop_server")
-    second = Child(variables, tmp_path / "log2")
+    second = Child({**variables, **waits}, tmp_path / "log2", "-m", "tests.faults.stop_server")
     sending = None
     try:
         await first.start()

@@ -69,6 +69,9 @@ async def refused_with(call: Any) -> str:
     return reason_of(caught.value)
 
 
+@pytest.mark.parametrize(
+    "database_url", [pytest.param("sqlite", marks=pytest.mark.soak), "postgresql"], indirect=True
+)
 async def test_a_stopped_holder_makes_newcomers_wait_only_so_long_and_is_superseded_once_it_goes_on(
     tmp_path: Path, database_url: str
 ) -> None:
