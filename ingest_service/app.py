@@ -150,6 +150,7 @@ class Service:
                 " not this machine's? Choose another."
             ) from error
         self.hints.start()
+        await self._log_sharing()
         self.worker.start()
         self.sweeper.start()
         await self.readiness.start()
@@ -239,6 +240,18 @@ class Service:
             raise self._no_database(error) from error
         if before != after:
             _log.info("database migrated", extra={"from_revision": before, "to_revision": after})
+
+    async def _log_sharing(self) -> None:
+        """Whether the targets that share their models directory really do, as far as can be seen from here."""
+        for target in self._settings.targets:
+            if target.models_dir is None:
+                continue
+            why_not = await self.store.why_not_placeable(target.models_dir / "blobs")
+            extra = {"target": target.name, "models_dir": str(target.models_dir)}
+            if why_not:
+                _log.warning("a target gets its files over HTTP", extra={**extra, "detail": why_not})
+            else:
+                _log.info("a target gets its files without sending their bytes", extra=extra)
 
     async def _log_contents(self, store_id: str) -> None:
         models = await self.database.read(lambda tx: tx.models.count())

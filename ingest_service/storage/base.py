@@ -107,6 +107,10 @@ class BlobStore(Protocol):
         """The blob, open for reading. Raises BlobCorrupt if it is not there."""
         ...
 
+    async def why_not_placeable(self, directory: Path) -> str:
+        """Why no blob can be placed in that directory, in a few words; "" if one can."""
+        ...
+
     async def place_blob(self, sha256: str, directory: Path, on_progress: Callable[[int], None]) -> PlacedBy:
         """Puts the blob into a directory of blobs of another program on this machine.
 

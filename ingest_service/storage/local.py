@@ -150,8 +150,11 @@ class LocalBlobStore:
         finally:
             await self._executor.run(os.close, descriptor)
 
+    async def why_not_placeable(self, directory: Path) -> str:
+        return await self._run(why_not_adoptable, directory)
+
     async def place_blob(self, sha256: str, directory: Path, on_progress: Callable[[int], None]) -> PlacedBy:
-        why_not = await self._run(why_not_adoptable, directory)
+        why_not = await self.why_not_placeable(directory)
         if why_not:
             raise NotPlaced(why_not)
         return await Placing(self._blob_path(sha256), directory, self._executor).place(sha256, on_progress)

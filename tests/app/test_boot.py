@@ -118,6 +118,25 @@ async def test_the_boot_log_tells_what_is_there(tmp_path: Path, sqlite_url: str)
     assert log.index('message="store opened"') < log.index("message=serving")
 
 
+async def test_the_boot_log_tells_which_targets_share_their_directory(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    (tmp_path / "models" / "blobs").mkdir(parents=True)
+    targets = tmp_path / "targets.toml"
+    targets.write_text(
+        '[near]\nurl = "http://127.0.0.1:9"\nmodels_dir = "models"\n'
+        '[far]\nurl = "http://127.0.0.1:9"\nmodels_dir = "none"\n'
+    )
+    variables = environment(tmp_path / "data", sqlite_url, targets_file=targets)
+    del variables["INGEST_TARGETS"]
+    process = ServiceProcess(variables, tmp_path / "log")
+    async with process:
+        pass
+    log = process.log.read_text()
+    assert re.search(r'message="a target gets its files without sending their bytes" target=near ', log)
+    assert re.search(r'message="a target gets its files over HTTP" target=far .*looked at there', log)
+
+
 def test_migrate_and_check(tmp_path: Path, sqlite_url: str) -> None:
     variables = environment(tmp_path / "data", sqlite_url)
     assert run("migrate", variables).stdout == "schema: none -> 0003\n"

@@ -182,6 +182,9 @@ class HookedStore:
     def open_blob(self, sha256: str) -> AbstractAsyncContextManager[BlobReader]:
         return self._store.open_blob(sha256)
 
+    async def why_not_placeable(self, directory: Path) -> str:
+        return await self._store.why_not_placeable(directory)
+
     async def place_blob(self, sha256: str, directory: Path, on_progress: Callable[[int], None]) -> PlacedBy:
         return await self._store.place_blob(sha256, directory, on_progress)
 
