@@ -242,7 +242,7 @@ class Service:
             _log.info("database migrated", extra={"from_revision": before, "to_revision": after})
 
     async def _log_sharing(self) -> None:
-        """Whether the targets that share their models directory really do, as far as can be seen from here."""
+        """Whether targets really share their models directory, as far as can be seen from here."""
         for target in self._settings.targets:
             if target.models_dir is None:
                 continue
