@@ -159,7 +159,6 @@ class Uploads:
             await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _open(self, ingest_id: str, file_name: str) -> UploadSession | StoredAlready:
-        self._opening += 1
         try:
             return await self._open_session(ingest_id, file_name)
         finally:
@@ -263,6 +262,8 @@ class Uploads:
 
     async def _opened(self, ingest_id: str, file_name: str) -> UploadSession | StoredAlready:
         """`_open`, seen through: a caller cancelled meanwhile must not leave an UPLOADING row behind."""
+        # Here, not in the task: others are let in before it takes its first step.
+        self._opening += 1
         opening = self._background_task(self._open(ingest_id, file_name))
         try:
             return await asyncio.shield(opening)
