@@ -215,6 +215,9 @@ class Uploads:
                 writers = await self._moves.writers(list(asked))
             except IngestError:
                 continue
+            except Exception:  # noqa: BLE001 (logged; a watcher that ended would leave two writers to the lock)
+                _log.exception("unforeseen fault while looking who writes what")
+                continue
             # Those that were asked about: of a session opened meanwhile the answer knows nothing.
             for file_id, session in asked.items():
                 if self._sessions.get(file_id) is not session:

@@ -164,13 +164,17 @@ class LocalBlobStore:
 
         def move() -> str | None:
             posix.make_directory(directory, 0o700)
+            # What lies there is never written over: it waits for a person.
+            aside = directory / path.name
+            if aside.exists():
+                aside = directory / f"{path.name}.{secrets.token_hex(4)}"
             try:
-                path.rename(directory / path.name)
+                path.rename(aside)
             except FileNotFoundError:
                 return None
             posix.sync_directory(directory)
             posix.sync_directory(self._blobs)
-            return str(directory / path.name)
+            return str(aside)
 
         async with self._digest_lock(sha256):
             return await self._run_to_end(move) if await unknown() else None
