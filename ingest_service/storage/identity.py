@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from pathlib import Path
 
 from ingest_service.storage import posix
 
 STORE_ID_FILE = "store-id"
-_TRIES = 50
-_PAUSE_SECONDS = 0.02
+_TRIES = 100
 _MOUNTS_FILE = Path("/proc/self/mountinfo")
 #: proc(5): space, tab, newline and backslash in a mount point are written as octal digits.
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
@@ -45,7 +43,6 @@ def write_store_id(data_directory: Path, store_id: str) -> None:
                 return
             if not tries_left:
                 raise
-            time.sleep(_PAUSE_SECONDS)
         else:
             return
 
