@@ -91,13 +91,15 @@ class FileQueries:
     async def reserved_bytes(self, pending_since: datetime) -> int:
         """Bytes that are still to come, and have room kept for them.
 
-        A file whose first byte has not come counts only if it was declared after `pending_since`.
+        A file whose first byte has not come counts only if it was declared, or taken by a writer, after
+        `pending_since`.
         """
         missing = func.coalesce(func.sum(files.c.size_bytes - files.c.committed_size), 0)
         query = select(missing).where(
             or_(
-                files.c.state.in_([str(FileState.UPLOADING), str(FileState.VERIFYING)]),
-                and_(files.c.state == str(FileState.PENDING), files.c.progress_at >= pending_since),
+                files.c.state == str(FileState.VERIFYING),
+                and_(files.c.state == str(FileState.UPLOADING), files.c.committed_size > 0),
+                and_(files.c.state.in_(_WAITING), files.c.progress_at >= pending_since),
             )
         )
         return int((await self._statements.run(query)).scalar_one())

@@ -56,7 +56,7 @@ class FileMoves:
                 raise UploadExpired
             if file.state not in FILE_OPEN or ingest.done:
                 raise UploadClosed(_why_closed(ingest, file))
-            is_first = file.state is FileState.PENDING
+            is_first = file.committed_size == 0
             if self._admission and is_first and self._admission.has_lapsed(file.progress_at):
                 # Nobody sent its first byte in time, and the room may have gone to another.
                 await self._admission.check(tx, file.size_bytes, usable)

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from ingest_service.database import Conflict, Database
 from ingest_service.storage import FileExecutor
-from ingest_service.storage.identity import network_file_system, read_store_id, write_store_id
+from ingest_service.storage.identity import (
+    network_file_system,
+    on_one_file_system,
+    read_store_id,
+    write_store_id,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +45,11 @@ async def check_identity(
 async def _check_file_systems(database: Database, data_directory: Path, executor: FileExecutor) -> None:
     # A volume may be mounted on any of them.
     directories = (data_directory, data_directory / "blobs", data_directory / "uploads")
+    if not await executor.run(on_one_file_system, *directories):
+        raise WrongStore(
+            f"INGEST_DATA_DIR {data_directory} holds blobs/ or uploads/ on another file system, and a"
+            " stored file is moved from one to the other: mount one volume at the data directory itself."
+        )
     places = dict.fromkeys(directories, "INGEST_DATA_DIR")
     url = database.engine.url
     if url.get_backend_name() == "sqlite" and url.database:

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ParamSpec, Protocol
 
 from ingest_service.ingests.budget import ByteBudget
 from ingest_service.ingests.limits import MEBIBYTE, Limits
@@ -81,7 +81,7 @@ class ChunkPipeline:
         hasher: Hasher,
         budget: ByteBudget,
         limits: Limits,
-        on_checkpoint: Callable[[int], Awaitable[None]],
+        on_checkpoint: Callable[[int], Coroutine[Any, Any, None]],
         *,
         start_bytes: int = 0,
     ) -> None:
@@ -97,6 +97,7 @@ class ChunkPipeline:
         self._moved = asyncio.Event()
         self._written = asyncio.Event()
         self._checkpointing = asyncio.Lock()
+        self._recording: asyncio.Future[None] | None = None
         self._tasks = [
             asyncio.create_task(self._guard(self._consume, self._write_lane, self._write)),
             asyncio.create_task(self._guard(self._hash)),
@@ -144,7 +145,8 @@ class ChunkPipeline:
             written = self._write_lane.done_bytes
             if written > self.committed_bytes:
                 await self._partial.sync()
-                await self._on_checkpoint(written)
+                self._recording = asyncio.ensure_future(self._on_checkpoint(written))
+                await asyncio.shield(self._recording)
                 self.committed_bytes = written
 
     async def close(self) -> None:
@@ -152,6 +154,9 @@ class ChunkPipeline:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._recording is not None:
+            # Who has the partial next may cut it to what the row says: no word of ours may come after that.
+            await asyncio.wait({self._recording})
         await self._partial.close()
         await self._hasher.settle()
         self._budget.give_back(self.received_bytes - self._released_bytes)

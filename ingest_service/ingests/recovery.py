@@ -60,6 +60,13 @@ class Recovery:
 
     async def _repair(self, file: File) -> None:
         try:
+            await self._put_right(file)
+        except StorageFailed:
+            # One bad spot of the disk is no reason not to serve, nor to leave the others as they are.
+            _log.exception("left a file that cannot be put right", extra=_of(file))
+
+    async def _put_right(self, file: File) -> None:
+        try:
             partial = await self._store.open_partial(file.id)
         except WriterBusy:
             return
@@ -179,16 +186,20 @@ class Recovery:
 
 
 async def _all(work: Iterable[Awaitable[None]]) -> None:
-    """A few at a time: a thousand unfinished uploads must not make a slow boot."""
+    """A few at a time: a thousand unfinished uploads must not make a slow boot.
+
+    Raises the first error, once all the others were seen to.
+    """
     free = asyncio.Semaphore(_AT_ONCE)
 
     async def one(item: Awaitable[None]) -> None:
         async with free:
             await item
 
-    async with asyncio.TaskGroup() as group:
-        for item in work:
-            group.create_task(one(item))
+    outcomes = await asyncio.gather(*(one(item) for item in work), return_exceptions=True)
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
 
 
 def _of(file: File) -> dict[str, str]:

@@ -175,7 +175,6 @@ class Uploads:
             await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _open(self, ingest_id: str, file_name: str) -> UploadSession | StoredAlready:
-        self._opening += 1
         try:
             return await self._open_session(ingest_id, file_name)
         finally:
@@ -235,6 +234,9 @@ class Uploads:
                 writers = await self._moves.writers(list(asked))
             except IngestError:
                 continue
+            except Exception:  # noqa: BLE001 (logged; a watcher that ended would leave two writers to the lock)
+                _log.exception("unforeseen fault while looking who writes what")
+                continue
             # Those that were asked about: of a session opened meanwhile the answer knows nothing.
             for file_id, session in asked.items():
                 if self._sessions.get(file_id) is not session:
@@ -282,6 +284,8 @@ class Uploads:
 
     async def _opened(self, ingest_id: str, file_name: str) -> UploadSession | StoredAlready:
         """`_open`, seen through: a caller cancelled meanwhile must not leave an UPLOADING row behind."""
+        # Here, not in the task: others are let in before it takes its first step.
+        self._opening += 1
         opening = self._background_task(self._open(ingest_id, file_name))
         try:
             return await asyncio.shield(opening)

@@ -21,6 +21,7 @@ from ingest_service.vocabulary.errors import StreamProtocol, UploadStalled
 from ingest_service.vocabulary.records import File
 
 _MINUTE_SECONDS = 60.0
+_SAME_BYTES_SECONDS = 600.0
 
 
 async def first_message(messages: AsyncIterator[UploadRequest], idle_seconds: float) -> UploadStart:
@@ -59,19 +60,25 @@ async def receive_file(
 
 
 class _Pace:
-    """Is the client still sending? Counts what came within each minute."""
+    """Is the client still sending? Counts what came within each minute, and whether the file grew at all."""
 
     def __init__(self, limits: Limits, now_seconds: float) -> None:
         self._least = limits.min_bytes_per_minute
-        self._since = now_seconds
-        self._bytes = 0
+        self._since = self._grew = now_seconds
+        self._bytes = self._position = 0
 
     def pause(self, seconds: float) -> None:
         """For so long it was not the client's turn."""
         self._since += seconds
+        self._grew += seconds
 
-    def is_too_slow(self, size_bytes: int, now_seconds: float) -> bool:
-        """Takes note of a chunk; True if the minute that just ended brought too little."""
+    def is_too_slow(self, size_bytes: int, position: int, now_seconds: float) -> bool:
+        """Takes note of a chunk and of how far the file got with it; True if the minute that just ended
+        brought too little, or nothing new for long: sending the same bytes for ever is no progress either."""
+        if position > self._position or not self._least:
+            self._position, self._grew = position, now_seconds
+        if now_seconds - self._grew > _SAME_BYTES_SECONDS:
+            return True
         self._bytes += size_bytes
         if now_seconds - self._since < _MINUTE_SECONDS:
             return False
@@ -111,7 +118,7 @@ async def _until_finish(
                     pace.pause(loop.time() - began)
                     if session.interruption is not None:
                         raise session.interruption
-                    if pace.is_too_slow(taken, loop.time()):
+                    if pace.is_too_slow(taken, session.pipeline.received_bytes, loop.time()):
                         raise UploadStalled(
                             f"The stream brought fewer than {limits.min_bytes_per_minute} bytes in a minute."
                         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from ingest_service.storage import posix
 
 STORE_ID_FILE = "store-id"
+_TRIES = 100
 _MOUNTS_FILE = Path("/proc/self/mountinfo")
 #: proc(5): space, tab, newline and backslash in a mount point are written as octal digits.
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
@@ -32,8 +33,23 @@ def read_store_id(data_directory: Path) -> str | None:
 
 
 def write_store_id(data_directory: Path, store_id: str) -> None:
-    """Writes the id of a new store, durably."""
-    posix.write_durably(data_directory / STORE_ID_FILE, f"{store_id}\n".encode("ascii"), 0o644)
+    """Writes the id of a new store, durably; another process in its first boot may do the same."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            posix.write_durably(data_directory / STORE_ID_FILE, f"{store_id}\n".encode("ascii"), 0o644)
+        except (FileNotFoundError, FileExistsError):
+            # It took our temporary file, or made its own at the same moment.
+            if read_store_id(data_directory) == store_id:
+                return
+            if not tries_left:
+                raise
+        else:
+            return
+
+
+def on_one_file_system(*directories: Path) -> bool:
+    """A rename from one to the other works."""
+    return len({directory.stat().st_dev for directory in directories if directory.exists()}) <= 1
 
 
 def network_file_system(path: Path, mounts_file: Path = _MOUNTS_FILE) -> str | None:

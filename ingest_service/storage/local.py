@@ -68,14 +68,14 @@ class LocalBlobStore:
 
         descriptor = await self._open(create)
         assert descriptor is not None
-        return LocalPartial(partial_id, path, descriptor, self._executor, is_new=True)
+        return LocalPartial(partial_id, path, descriptor, self._executor)
 
     async def open_partial(self, partial_id: str) -> PartialFile | None:
         path = self._partial_path(partial_id)
         descriptor = await self._open(self._open_locked, path)
         if descriptor is None:
             return None
-        return LocalPartial(partial_id, path, descriptor, self._executor, is_new=False)
+        return LocalPartial(partial_id, path, descriptor, self._executor)
 
     @contextlib.asynccontextmanager
     async def read_partial(self, partial_id: str) -> AsyncIterator[BlobReader]:
@@ -130,7 +130,7 @@ class LocalBlobStore:
             posix.sync_directory(self._uploads)
 
         async with self._digest_lock(sha256):
-            await self._run(move)
+            await self._run_to_end(move)
 
     async def blob_size_bytes(self, sha256: str) -> int | None:
         return await self._run(posix.regular_size_bytes, self._blob_path(sha256))
@@ -176,7 +176,7 @@ class LocalBlobStore:
         async with self._digest_lock(sha256):
             if not await unwanted():
                 return False
-            await self._run(remove)
+            await self._run_to_end(remove)
         return True
 
     async def quarantine_blob(self, sha256: str, unknown: Callable[[], Awaitable[bool]]) -> str | None:
@@ -185,16 +185,20 @@ class LocalBlobStore:
 
         def move() -> str | None:
             posix.make_directory(directory, 0o700)
+            # What lies there is never written over: it waits for a person.
+            aside = directory / path.name
+            if aside.exists():
+                aside = directory / f"{path.name}.{secrets.token_hex(4)}"
             try:
-                path.rename(directory / path.name)
+                path.rename(aside)
             except FileNotFoundError:
                 return None
             posix.sync_directory(directory)
             posix.sync_directory(self._blobs)
-            return str(directory / path.name)
+            return str(aside)
 
         async with self._digest_lock(sha256):
-            return await self._run(move) if await unknown() else None
+            return await self._run_to_end(move) if await unknown() else None
 
     async def probe(self) -> None:
         # Not the process id: in two containers on one volume both may be 1.
@@ -262,6 +266,15 @@ class LocalBlobStore:
         except OSError as error:
             _log.exception("a file of the store could not be opened")
             raise posix.storage_error(error) from error
+
+    async def _run_to_end(self, call: Callable[[], _T]) -> _T:
+        """Like `_run`, but a caller that is cancelled waits: the lock it holds must outlive the call."""
+        running = asyncio.create_task(self._run(call))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait({running})
+            raise
 
     async def _run(self, call: Callable[..., _T], *args: object) -> _T:
         try:

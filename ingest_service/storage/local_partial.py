@@ -21,14 +21,13 @@ _log = logging.getLogger(__name__)
 class LocalPartial:
     """An open, locked `.part`. Its lock ends with its descriptor, so a killed process leaves none behind."""
 
-    def __init__(
-        self, partial_id: str, path: Path, descriptor: int, executor: FileExecutor, *, is_new: bool
-    ) -> None:
+    def __init__(self, partial_id: str, path: Path, descriptor: int, executor: FileExecutor) -> None:
         self._partial_id = partial_id
         self._path = path
         self._descriptor: int | None = descriptor
         self._executor = executor
-        self._parent_synced = not is_new
+        # Whoever made it may have gone, or died, before its first sync.
+        self._parent_synced = False
         self._poisoned = False
         self._running: set[asyncio.Future[Any]] = set()
 

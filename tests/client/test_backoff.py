@@ -139,3 +139,13 @@ async def test_repeat_repeats():
     clock = Clock()
     strategy = Scripted(LOST, LOST, "done")
     assert await repeat(strategy.attempt, Backoff(clock=clock), sleep=clock.sleep) == "done"
+
+
+def test_other_failures_do_not_use_up_the_tries_of_a_limited_one() -> None:
+    backoff = Backoff()
+    for _ in range(3):
+        backoff.after(ConnectionLostError("the link broke"))
+    for _ in range(3):
+        backoff.after(ChecksumError("a chunk was damaged"))
+    with pytest.raises(ChecksumError):
+        backoff.after(ChecksumError("a chunk was damaged"))

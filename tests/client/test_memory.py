@@ -301,3 +301,15 @@ def test_what_is_old_goes_and_what_goes_meanwhile_does_no_harm(
     memory.save(Remembered("r", "ingests/2"))
     assert memory.load() == Remembered("r", "ingests/2")
     assert (old.exists(), young.exists()) == (False, True)
+
+
+def test_a_user_without_a_home_only_loses_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    memory = PushMemory.of("server", [], {})
+    memory.save(Remembered("id", ""))
+    assert memory.load() is None
+    memory.forget()

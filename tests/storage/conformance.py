@@ -275,6 +275,14 @@ class BlobStoreConformance:
         with pytest.raises(RuntimeError):
             await partial.sync()
 
+    async def test_what_is_in_quarantine_is_not_written_over(self, store: BlobStore) -> None:
+        places = set()
+        for number in range(3):
+            sha256 = await stored(store, f"{number:024x}", b"model")
+            places.add(await store.quarantine_blob(sha256, answers(True)))
+        assert None not in places
+        assert len(places) == 3
+
     async def test_a_reader_keeps_its_bytes_when_the_blob_is_replaced(self, store: BlobStore) -> None:
         sha256 = await stored(store, ID, b"model")
         async with store.open_blob(sha256) as blob:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from ingest_service.storage.identity import network_file_system, read_store_id, write_store_id
+from ingest_service.storage.identity import (
+    network_file_system,
+    on_one_file_system,
+    read_store_id,
+    write_store_id,
+)
 
 LINE = "36 35 98:0 / {point} rw,noatime shared:1 master:2 - {kind} server:/export rw,vers=4"
 
@@ -100,3 +106,30 @@ def test_a_system_without_mountinfo_is_taken_for_local(tmp_path: Path) -> None:
 
 def test_this_machines_own_mounts_can_be_read(tmp_path: Path) -> None:
     assert network_file_system(tmp_path) is None
+
+
+def test_two_first_boots_at_once_both_find_the_id(tmp_path: Path) -> None:
+    def write() -> None:
+        for _ in range(100):
+            write_store_id(tmp_path, "abc")
+
+    with ThreadPoolExecutor(4) as pool:
+        for written in [pool.submit(write) for _ in range(4)]:
+            written.result()
+    assert read_store_id(tmp_path) == "abc"
+
+
+def test_another_writer_of_another_id_is_no_friend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_store_id(tmp_path, "abc")
+
+    def taken(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "rename", taken)
+    with pytest.raises(FileNotFoundError):
+        write_store_id(tmp_path, "other")
+
+
+def test_directories_on_two_file_systems_are_told_apart(tmp_path: Path) -> None:
+    assert on_one_file_system(tmp_path, tmp_path.parent)
+    assert not on_one_file_system(tmp_path, Path("/proc"))

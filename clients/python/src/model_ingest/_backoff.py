@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,11 +25,14 @@ class Backoff:
     clock: Callable[[], float] = time.monotonic
     uniform: Callable[[float, float], float] = random.uniform
     _tries: int = field(default=0, init=False)
+    #: Of each kind: a link that broke three times is no reason not to send a damaged chunk again.
+    _tries_of: Counter[type[IngestError]] = field(default_factory=Counter, init=False)
     _since_seconds: float | None = field(default=None, init=False)
 
     def progressed(self) -> None:
         """Something moved: the next failure starts with a full budget."""
         self._tries = 0
+        self._tries_of.clear()
         self._since_seconds = None
 
     def after(self, error: IngestError) -> float:
@@ -39,7 +43,8 @@ class Backoff:
         if self._since_seconds is None:
             self._since_seconds = now_seconds
         self._tries += 1
-        if error.max_tries is not None and self._tries > error.max_tries:
+        self._tries_of[type(error)] += 1
+        if error.max_tries is not None and self._tries_of[type(error)] > error.max_tries:
             raise error
         # Half fixed, half random: spread out, yet never a busy loop.
         longest = min(self.most_seconds, self.first_seconds * 2 ** min(self._tries - 1, 20))

@@ -96,5 +96,10 @@ def state_directory() -> Path:
     """Where pushes are remembered."""
     base = os.environ.get("XDG_STATE_HOME", "")
     # The specification: a relative path in the variable is ignored.
-    root = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
-    return root / "model-ingest"
+    if base.startswith("/"):
+        return Path(base) / "model-ingest"
+    try:
+        return Path.home() / ".local" / "state" / "model-ingest"
+    except RuntimeError:
+        # A user without a home, as containers have them. Nothing can be kept in here.
+        return Path(os.devnull) / "model-ingest"

@@ -19,6 +19,7 @@ from model_ingest._errors import (
     LocalFileError,
     NotFoundError,
     NotServedError,
+    StalledError,
 )
 from model_ingest._follow import follow
 from model_ingest._limits import Limits
@@ -39,6 +40,8 @@ from model_ingest.v1.resources_pb2 import File, Ingest
 
 # After a failed upload: how long the watch may still deliver what the server says about it.
 _LAST_WORDS_SECONDS: Final = 2.0
+# How often a file that is being verified is asked after.
+_SETTLE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +219,23 @@ class Push:
                 resumable=self._capabilities.resumable,
             )
             # What an earlier run, or an earlier call, brought there need not be sent again.
-            await run(strategy, backoff, look_first=file.state == File.STATE_UPLOADING)
+            look_first = file.state == File.STATE_UPLOADING
+            while not await self._is_kept(strategy, await run(strategy, backoff, look_first=look_first)):
+                error = StalledError(f"{file.file_name} takes bytes again: its server went away at the end")
+                await asyncio.sleep(backoff.after(error))
+                look_first = True
+
+    async def _is_kept(self, strategy: UploadStrategy, file: File) -> bool:
+        """Whether a file that was sent is there. One whose server dies while it verifies it, is not."""
+        while file.state != File.STATE_STORED:
+            if file.state in COMPLETE and self._options.detach:
+                break
+            await asyncio.sleep(_SETTLE_SECONDS)
+            found = await repeat(strategy.recover, self._backoff())
+            if found is None:
+                return False
+            file = found
+        return True
 
     async def _follow(self, ingest: Ingest) -> Ingest:
         return await follow(
