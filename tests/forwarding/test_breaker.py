@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -67,7 +68,7 @@ class DeadPort:
         self.connections += 1
         writer.close()
 
-    async def __aenter__(self) -> DeadPort:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._hang_up, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
