@@ -119,7 +119,7 @@ class IngestServicer(IngestServiceServicer):
             max_file_bytes=self._limits.max_file_bytes,
             digest_required=self._limits.require_digest,
             resumable=True,
-            formats=["gguf"],
+            formats=["gguf", "safetensors"] if self._limits.allow_safetensors else ["gguf"],
             targets=self._targets,
             upload_idle_timeout=Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9)),
             reasons=[value for value in errors_pb2.Reason.values() if value],
