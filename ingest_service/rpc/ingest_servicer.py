@@ -32,6 +32,10 @@ from ingest_service.vocabulary.errors import OptionUnsupported, StreamProtocol
 INGEST_METADATA = "model-ingest-name"
 
 
+#: Below the send limit of 4 MiB.
+_MAX_PAGE_BYTES = 3 * 1024 * 1024
+
+
 class IngestServicer(IngestServiceServicer):
     """Errors are raised as they are; the interceptor maps them."""
 
@@ -84,15 +88,22 @@ class IngestServicer(IngestServiceServicer):
 
     async def ListIngests(self, request: pb.ListIngestsRequest, context: Any) -> pb.ListIngestsResponse:
         before = INGEST_PAGES.read(request.page_token)
-        ingests, more = await self._ingests.page(
-            model=request.model,
-            states=ingest_states(request.states),
-            before_number=None if before is None else int(before),
-            limit=page_limit(request.page_size),
-        )
-        return pb.ListIngestsResponse(
-            ingests=[ingest_message(ingest) for ingest in ingests], next_page_token=INGEST_PAGES.write(more)
-        )
+        limit = page_limit(request.page_size)
+        while True:
+            ingests, more = await self._ingests.page(
+                model=request.model,
+                states=ingest_states(request.states),
+                before_number=None if before is None else int(before),
+                limit=limit,
+            )
+            response = pb.ListIngestsResponse(
+                ingests=[ingest_message(ingest, with_options=False) for ingest in ingests],
+                next_page_token=INGEST_PAGES.write(more),
+            )
+            if limit == 1 or response.ByteSize() <= _MAX_PAGE_BYTES:
+                return response
+            # An ingest may have many files: a page of such must stay below the send limit.
+            limit = max(1, limit // 4)
 
     async def WatchIngest(
         self, request: pb.WatchIngestRequest, context: Any

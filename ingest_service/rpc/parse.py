@@ -58,7 +58,7 @@ def _options(options: resources_pb2.CreateOptions) -> dict[str, Any]:
     try:
         return MessageToDict(options, preserving_proto_field_name=True)
     except SerializeToJsonError:
-        # JSON, and so Ollama, has no word for NaN and the infinities.
+        # JSON, and so Ollama, has no word for NaN and the infinities; nor has it one for "nothing".
         raise OptionUnsupported("A parameter is a finite number.", field="options.parameters") from None
 
 
