@@ -21,7 +21,7 @@ async def test_a_list_of_states_longer_than_there_are_states(service: RunningSer
 
 
 async def test_more_files_targets_or_options_than_any_model_has(service: RunningService) -> None:
-    fat_options = resources_pb2.CreateOptions(system="x" * 300_000)
+    fat_options = resources_pb2.CreateOptions(licenses=["x" * 1_000_000] * 3 + ["x" * 200_000])
     for request in (
         CreateIngestRequest(model="m", files=[FileSpec()] * 2000),
         CreateIngestRequest(model="m", files=[FileSpec()], targets=["t"] * 2000),
