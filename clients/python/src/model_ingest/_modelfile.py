@@ -88,19 +88,24 @@ def _commands(text: str) -> Iterator[_Command]:
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
-        word, _, rest = stripped.partition(" ")
+        word, rest = _first_word(stripped)
         name = word.upper()
         if name not in _COMMANDS:
             raise _LineError(number, f"`{printable(word, 40)}` is none of {', '.join(_COMMANDS)}")
         # What stands before the value, e.g. a parameter's name.
         before = ""
         if name in {"PARAMETER", "MESSAGE"}:
-            before, _, rest = rest.strip().partition(" ")
+            before, rest = _first_word(rest)
             before += " "
-        value = _value(number, rest.lstrip(), line.rstrip(" \t"), lines)
+        value = _value(number, rest, line.rstrip(" \t"), lines)
         if not value and name != "MESSAGE":
             raise _LineError(number, f"{name} has no value")
         yield _Command(number, name, before + value)
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    word, *rest = text.split(maxsplit=1) or [""]
+    return word, rest[0] if rest else ""
 
 
 def _value(number: int, rest: str, line: str, lines: Iterator[tuple[int, str]]) -> str:
