@@ -16,7 +16,6 @@ from ingest_service.vocabulary.states import FileRole
 
 #: llama.cpp's own pattern, which Ollama goes by as well.
 _SHARD = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
-_MODEL_FILE_ROLES = (FileRole.MODEL, FileRole.SHARD)
 
 
 class _Named(Protocol):
@@ -70,7 +69,7 @@ def _check_shards(files: Sequence[_Named], roles: Counter[FileRole]) -> None:
     if len(numbers) > 1:
         raise OptionUnsupported("The shards are not all of one model, by their names.", field="files")
     (_, count), present = next(iter(numbers.items()))
-    if present != set(range(1, count + 1)):
+    if (min(present), max(present), len(present)) != (1, count, count):
         raise OptionUnsupported(
             f"By their names there are {count} shards, numbered from 1; some are not here.", field="files"
         )

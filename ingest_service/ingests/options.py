@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ingest_service.ingests.names import parse_model_name
 from ingest_service.vocabulary.errors import NameInvalid, OptionUnsupported
@@ -51,10 +51,14 @@ class _Stops:
     @staticmethod
     def says(value: object) -> str:
         """What is wrong with the value; "" if nothing."""
-        good = isinstance(value, list) and 0 < len(value) <= _MAX_STOPS
-        if good and all(isinstance(one, str) and 0 < _bytes(one) <= _MAX_STOP_BYTES for one in value):  # type: ignore[attr-defined]
+        is_list = isinstance(value, list) and 0 < len(value) <= _MAX_STOPS
+        if is_list and all(_is_stop(one) for one in cast("list[object]", value)):
             return ""
         return f"it must be a list of 1 to {_MAX_STOPS} texts of 1 to {_MAX_STOP_BYTES} bytes"
+
+
+def _is_stop(value: object) -> bool:
+    return isinstance(value, str) and 0 < _bytes(value) <= _MAX_STOP_BYTES
 
 
 #: Ollama's runtime parameters (its `api.Options`); each is passed on under its own name.

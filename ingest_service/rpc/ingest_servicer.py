@@ -24,16 +24,13 @@ from ingest_service.rpc.names import (
     parse_file_name,
     parse_ingest_name,
 )
+from ingest_service.rpc.pages import page_that_fits
 from ingest_service.rpc.parse import ingest_states, new_ingest
 from ingest_service.rpc.upload_call import first_message, receive_file
 from ingest_service.vocabulary.errors import OptionUnsupported, StreamProtocol
 
 #: Initial metadata of an Upload that creates its ingest.
 INGEST_METADATA = "model-ingest-name"
-
-
-#: Below the send limit of 4 MiB.
-_MAX_PAGE_BYTES = 3 * 1024 * 1024
 
 
 class IngestServicer(IngestServiceServicer):
@@ -88,22 +85,21 @@ class IngestServicer(IngestServiceServicer):
 
     async def ListIngests(self, request: pb.ListIngestsRequest, context: Any) -> pb.ListIngestsResponse:
         before = INGEST_PAGES.read(request.page_token)
-        limit = page_limit(request.page_size)
-        while True:
+        states = ingest_states(request.states)
+
+        async def page_of(limit: int) -> pb.ListIngestsResponse:
             ingests, more = await self._ingests.page(
                 model=request.model,
-                states=ingest_states(request.states),
+                states=states,
                 before_number=None if before is None else int(before),
                 limit=limit,
             )
-            response = pb.ListIngestsResponse(
+            return pb.ListIngestsResponse(
                 ingests=[ingest_message(ingest, with_options=False) for ingest in ingests],
                 next_page_token=INGEST_PAGES.write(more),
             )
-            if limit == 1 or response.ByteSize() <= _MAX_PAGE_BYTES:
-                return response
-            # An ingest may have many files: a page of such must stay below the send limit.
-            limit = max(1, limit // 4)
+
+        return await page_that_fits(page_of, page_limit(request.page_size))
 
     async def WatchIngest(
         self, request: pb.WatchIngestRequest, context: Any

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from model_ingest.v1 import errors_pb2
+from model_ingest.v1.catalog_service_pb2 import ListModelsRequest
 from model_ingest.v1.ingest_service_pb2 import (
     CreateIngestRequest,
     FileSpec,
@@ -102,14 +103,36 @@ async def test_a_list_of_ingests_with_many_files_comes_in_pages_that_fit(start_s
     names = [f"{'n' * 200}-{n:05}-of-01024.gguf" for n in range(1, 1025)]
     files: Parts = [(name, File.ROLE_SHARD, b"x") for name in names]
     made = [(await service.ingests.CreateIngest(several(files, f"m{number}"))).name for number in range(12)]
-    found, token = [], ""
+    found, token, pages = [], "", 0
     while True:
         page = await service.ingests.ListIngests(ListIngestsRequest(page_size=500, page_token=token))
         found += [ingest.name for ingest in page.ingests]
-        token = page.next_page_token
+        token, pages = page.next_page_token, pages + 1
         if not token:
             break
     assert found == made[::-1]
+    assert pages > 1
+
+
+async def test_a_list_of_models_with_many_files_comes_in_pages_that_fit(start_service: StartService) -> None:
+    service = await start_service()
+    tiny = gguf()
+    first = await service.ingests.CreateIngest(several([("m.gguf", File.ROLE_MODEL, tiny)], "m"))
+    await send(service.ingests, upload_messages(first.files[0].name, tiny))
+    files: Parts = [(f"{'n' * 200}-{n:05}-of-01024.gguf", File.ROLE_SHARD, tiny) for n in range(1, 1025)]
+    for number in range(14):
+        # Stored at once: the bytes are there.
+        made = await service.ingests.CreateIngest(several(files, f"m{number:02}", declared=True))
+        assert made.done
+    found, token, pages = [], "", 0
+    while True:
+        page = await service.catalog.ListModels(ListModelsRequest(page_size=500, page_token=token))
+        found += [model.display_name for model in page.models]
+        token, pages = page.next_page_token, pages + 1
+        if not token:
+            break
+    assert found == [*(f"m{number:02}:latest" for number in range(14)), "m:latest"]
+    assert pages > 1
 
 
 async def test_options_are_part_of_what_a_request_id_stands_for(service: RunningService) -> None:
