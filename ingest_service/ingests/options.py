@@ -18,7 +18,8 @@ from ingest_service.vocabulary.quantize import GGUF_TYPES, SAFETENSORS_TYPES
 MAX_TEXT_BYTES = 1024 * 1024
 #: Below gRPC's receive and send limits of 4 MiB, so that an ingest with its files can be answered.
 MAX_OPTIONS_BYTES = 3 * 1024 * 1024
-_MAX_LIST = 1024
+MAX_LIST = 1024
+MAX_PARAMETERS_BYTES = 128 * 1024
 _MAX_STOPS = 64
 _MAX_STOP_BYTES = 1024
 _INT32 = 2**31 - 1
@@ -110,15 +111,15 @@ def _check_text(text: str, field: str) -> None:
 
 
 def _check_licenses(licenses: Sequence[str]) -> None:
-    if len(licenses) > _MAX_LIST:
-        raise OptionUnsupported(f"There are at most {_MAX_LIST} licenses.", field="options.licenses")
+    if len(licenses) > MAX_LIST:
+        raise OptionUnsupported(f"There are at most {MAX_LIST} licenses.", field="options.licenses")
     for index, text in enumerate(licenses):
         _check_text(text, f"options.licenses[{index}]")
 
 
 def _check_messages(messages: Sequence[Mapping[str, str]]) -> None:
-    if len(messages) > _MAX_LIST:
-        raise OptionUnsupported(f"There are at most {_MAX_LIST} messages.", field="options.messages")
+    if len(messages) > MAX_LIST:
+        raise OptionUnsupported(f"There are at most {MAX_LIST} messages.", field="options.messages")
     for index, message in enumerate(messages):
         if message.get("role") not in _ROLES:
             raise OptionUnsupported(
