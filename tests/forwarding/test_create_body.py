@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import Any
 
@@ -160,17 +161,17 @@ async def test_from_a_model_that_goes_while_the_adapter_is_pushed(
     assert calls(emulator) == "version show head post show"
 
 
+@pytest.mark.parametrize(("options", "creates"), [({"quantize": "Q4_K_M"}, 2), ({"system": "x"}, 1)])
 async def test_a_lost_answer_to_quantize_is_not_settled_by_the_bytes_as_they_were(
-    world: World, emulator: OllamaEmulator
+    world: World, emulator: OllamaEmulator, options: dict[str, Any], creates: int
 ) -> None:
-    """What `show` finds with the uploaded digest is just what was not asked for."""
-    first = await world.stored(WEIGHTS)
+    """A model with the uploaded digest is just what was not asked for; without `quantize` it is."""
+    emulator.faults.add(Fault("reset", "create"))
+    plain = {"modified_at": "2026-01-01T00:00:00Z", "modelfile": f"FROM /b/sha256-{digest(WEIGHTS)[7:]}"}
+    emulator.faults.add(Fault("respond", "show", after=1, status=200, body=json.dumps(plain)))
+    ingest_id = await world.stored_set([("x.gguf", MODEL, WEIGHTS)], options=options)
     world.worker()
-    await world.done(first)
-    emulator.calls.clear()
-    emulator.faults.add(Fault("reset", "create", takes_effect=True))
-    ingest_id = await world.stored_set([("x.gguf", MODEL, WEIGHTS)], options={"quantize": "Q4_K_M"})
     deployment = (await world.done(ingest_id)).deployments[0]
     assert deployment.state is DeploymentState.READY
-    assert deployment.layer_digest != digest(WEIGHTS)
-    assert len(emulator.calls.named("create")) == 2
+    assert len(emulator.calls.named("create")) == creates
+    assert (deployment.layer_digest == digest(WEIGHTS)) == (creates == 1)
