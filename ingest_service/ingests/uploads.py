@@ -209,13 +209,15 @@ class Uploads:
         """Sessions whose file another process took, or whose ingest was cancelled there, end."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
-            if not self._sessions:
+            # Of one that is opened meanwhile the answer says nothing.
+            asked = dict(self._sessions)
+            if not asked:
                 continue
             try:
-                writers = await self._moves.writers(list(self._sessions))
+                writers = await self._moves.writers(list(asked))
             except IngestError:
                 continue
-            for file_id, session in list(self._sessions.items()):
+            for file_id, session in asked.items():
                 epoch, state = writers.get(file_id, (session.file.writer_epoch, FileState.FAILED))
                 if epoch > session.file.writer_epoch and state is not FileState.FAILED:
                     session.interrupt(WriterSuperseded())
