@@ -104,7 +104,7 @@ async def test_a_modelfile_that_builds_upon_a_targets_model(
     (files / "Modelfile").write_text("FROM nowhere\nSYSTEM x\n")
     ended = await run(allowing.address, "push", "--modelfile", files / "Modelfile", "--name", "n")
     assert ended.code == 4
-    assert "no model nowhere" in ended.err
+    assert "target a: The target has no model nowhere" in ended.err
 
 
 async def test_a_directory_of_safetensors(
