@@ -67,6 +67,8 @@ class Service:
             max_uploads=settings.max_uploads,
             free_floor_bytes=settings.free_floor_bytes,
             require_digest=settings.require_digest,
+            allow_from=settings.allow_from,
+            allow_safetensors=settings.allow_safetensors,
         )
         self.executor = FileExecutor(settings.file_threads)
         self.database = Database(settings.database_url)

@@ -142,6 +142,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("REQUIRE_DIGEST", "true", _boolean, "refuse files whose sha256 the client never gives"),
     Setting(
+        "ALLOW_FROM", "false", _boolean,
+        "take the create option `from`: build upon a model of the target (resources.proto tells of its race)",
+    ),
+    Setting(
+        "ALLOW_SAFETENSORS", "false", _boolean,
+        "take safetensors, though only their first bytes are checked and a malformed header kills Ollama",
+    ),
+    Setting(
         "MAX_FILE_BYTES", str(1024 * _GIBIBYTE), _integer(1, 2**62), "a larger file is refused",
     ),
     Setting(
@@ -215,6 +223,8 @@ class Settings:
     targets: tuple[TargetSetting, ...]
     targets_file: Path | None
     require_digest: bool
+    allow_from: bool
+    allow_safetensors: bool
     max_file_bytes: int
     window_bytes: int
     total_window_bytes: int

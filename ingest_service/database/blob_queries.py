@@ -10,9 +10,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ingest_service.database.rows import blob_from_row
 from ingest_service.database.statements import Statements, batches
-from ingest_service.database.tables import blobs, files
+from ingest_service.database.tables import blobs, files, ingests
 from ingest_service.vocabulary.records import Blob
-from ingest_service.vocabulary.states import BlobState, FileState
+from ingest_service.vocabulary.states import BlobState, FileState, IngestState
 
 _INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
     "sqlite": sqlite.insert,
@@ -20,8 +20,26 @@ _INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
 }
 
 _REFERRING = [str(FileState.PUBLISHING), str(FileState.STORED)]
-#: A file refers to the blob from the moment it is being published under that digest.
-_REFERRED = select(files.c.id).where(files.c.sha256 == blobs.c.sha256, files.c.state.in_(_REFERRING)).exists()
+_ENDED = [str(IngestState.FAILED), str(IngestState.CANCELLED), str(IngestState.EXPIRED)]
+#: A file refers to the blob from the moment it is being published under that digest, and for as long as its
+#: ingest may still come to all its files. One that ended before it did never deploys anything: its bytes are
+#: kept for the grace period only, though the file's row goes on saying STORED.
+_REFERRED = (
+    select(files.c.id)
+    .join(ingests, ingests.c.id == files.c.ingest_id)
+    .where(
+        files.c.sha256 == blobs.c.sha256,
+        or_(
+            files.c.state == str(FileState.PUBLISHING),
+            and_(
+                files.c.state == str(FileState.STORED),
+                or_(ingests.c.stored_at.is_not(None), ingests.c.state.not_in(_ENDED)),
+            ),
+        ),
+    )
+    .correlate(blobs)
+    .exists()
+)
 
 
 class BlobQueries:

@@ -34,6 +34,8 @@ class FileQueries:
 
     async def insert(self, new: Sequence[File]) -> None:
         """Writes the files of a new ingest."""
+        if not new:
+            return
         rows = [{**file_values(file), "position": position} for position, file in enumerate(new)]
         await self._statements.run(insert(files), rows)
 

@@ -1,6 +1,7 @@
 """What a file is, from its first bytes; what is no model file is named as what it is.
 
-This version looks at the magic only. The whole header comes with the GGUF reader.
+Its name says what it has to be: Ollama goes by the suffix. This version looks at the magic only. The whole
+header comes with the readers of GGUF and safetensors.
 """
 
 from __future__ import annotations
@@ -11,7 +12,13 @@ from ingest_service.vocabulary.errors import FormatInvalid
 MAGIC_BYTES = 64
 
 GGUF = "gguf"
+SAFETENSORS = "safetensors"
+JSON = "json"
+TOKENIZER = "tokenizer"
 
+#: The safetensors format's own limit, and Ollama allocates what the length says (contract section 7).
+_MAX_SAFETENSORS_HEADER_BYTES = 100_000_000
+_SENTENCEPIECE = b"\n"
 #: security.md H1: magic, version and two counts.
 _GGUF_HEADER_BYTES = 24
 
@@ -30,18 +37,48 @@ _KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def recognise(head: bytes, size_bytes: int) -> str:
+def format_for(file_name: str) -> str:
+    """What a file of that name has to be: everything but the parts of a safetensors set is a GGUF."""
+    folded = file_name.lower()
+    if folded.endswith(".safetensors"):
+        return SAFETENSORS
+    if folded.endswith(".json"):
+        return JSON
+    return TOKENIZER if folded == "tokenizer.model" else GGUF
+
+
+def recognise(head: bytes, size_bytes: int, file_name: str = "") -> str:
     """The format of a file of `size_bytes` that starts with `head` (its first MAGIC_BYTES, or all of it).
 
-    Raises FormatInvalid with rule, offset and field.
+    Raises FormatInvalid with rule, offset and field, also if it is not what its name says.
     """
-    if head.startswith(b"GGUF"):
-        if size_bytes < _GGUF_HEADER_BYTES:
-            raise _fault(
-                "H1", f"A GGUF header has at least {_GGUF_HEADER_BYTES} bytes; this file has {size_bytes}."
-            )
-        return GGUF
-    raise _fault("H1", f"This is no GGUF file: {_name(head)}.")
+    wanted = format_for(file_name)
+    if wanted == SAFETENSORS:
+        _check_safetensors(head, size_bytes)
+    elif wanted == JSON:
+        if not head.lstrip(b" \t\r\n").startswith((b"{", b"[")):
+            raise _fault("H1", f"This is no JSON file: {_name(head)}.")
+    elif wanted == TOKENIZER:
+        if not head.startswith(_SENTENCEPIECE):
+            raise _fault("H1", f"This is no SentencePiece tokenizer: {_name(head)}.")
+    elif not head.startswith(b"GGUF"):
+        raise _fault("H1", f"This is no GGUF file: {_name(head)}.")
+    elif size_bytes < _GGUF_HEADER_BYTES:
+        raise _fault(
+            "H1", f"A GGUF header has at least {_GGUF_HEADER_BYTES} bytes; this file has {size_bytes}."
+        )
+    return wanted
+
+
+def _check_safetensors(head: bytes, size_bytes: int) -> None:
+    """Eight bytes of length, little-endian, then a JSON object of that length that fits into the file."""
+    if len(head) < 9 or head[8:9] != b"{":
+        raise _fault("H1", f"This is no safetensors file: {_name(head)}.")
+    length = int.from_bytes(head[:8], "little")
+    if not 2 <= length <= min(_MAX_SAFETENSORS_HEADER_BYTES, size_bytes - 8):
+        raise _fault(
+            "H1", f"A safetensors header of {length} bytes cannot be in this file of {size_bytes} bytes."
+        )
 
 
 def _name(head: bytes) -> str:
@@ -50,8 +87,10 @@ def _name(head: bytes) -> str:
             return f"it is {what}"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "it is an HTML page, probably an error page saved in place of the file"
+    if head.startswith(b"GGUF"):
+        return "it is a GGUF"
     if head[8:9] == b"{":
-        return "it looks like safetensors, which this version does not take yet"
+        return "it looks like safetensors, whose names end in `.safetensors`"
     return "it does not start with `GGUF`"
 
 

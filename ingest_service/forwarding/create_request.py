@@ -5,18 +5,72 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ingest_service.formats import GGUF, format_for
 from ingest_service.vocabulary.records import File, Ingest
+from ingest_service.vocabulary.states import FileRole
 
-#: The one file's name at Ollama. Ours, not the client's: Ollama goes by its suffix.
-_MODEL_FILE = "model.gguf"
+#: Names at Ollama, ours and not the client's: Ollama goes by the suffix. It sorts them, and takes the first
+#: line about a layer from the first: the model comes before its projector.
+_NAMES = {
+    FileRole.MODEL: "model.gguf",
+    FileRole.PROJECTOR: "projector.gguf",
+    FileRole.ADAPTER: "adapter.gguf",
+}
+#: Our options that are passed on as they are, by Ollama's names.
+_AS_THEY_ARE = {"template": "template", "system": "system", "licenses": "license", "quantize": "quantize"}
 
 
 def create_request(ingest: Ingest) -> Mapping[str, Any]:
     """What is sent to /api/create."""
-    return {"model": ingest.model, "files": {_MODEL_FILE: digest_of(ingest.files[0])}, "stream": True}
+    body: dict[str, Any] = {"model": ingest.model}
+    if ingest.options.get("from"):
+        # Never both: Ollama would ignore the files.
+        body["from"] = ingest.options["from"]
+    else:
+        files = (file for file in ingest.files if file.role is not FileRole.ADAPTER)
+        body["files"] = {_name(file): digest_of(file) for file in files}
+    adapters = {_name(file): digest_of(file) for file in ingest.files if file.role is FileRole.ADAPTER}
+    if adapters:
+        body["adapters"] = adapters
+    return {**body, **_options(ingest.options), "stream": True}
 
 
 def digest_of(file: File) -> str:
     """The digest of a stored file."""
     assert file.sha256 is not None, "a deployment is claimed only once its files are stored"
     return file.sha256
+
+
+def layer_digest_expected(ingest: Ingest) -> str:
+    """The digest that the model's layer has where Ollama takes the file as it is; "" if it makes another.
+
+    It does so of shards, of safetensors, when it quantizes, and `from` brings a layer that we never saw.
+    """
+    models = [file for file in ingest.files if file.role is FileRole.MODEL]
+    if len(models) != 1 or ingest.options.get("quantize"):
+        return ""
+    return digest_of(models[0])
+
+
+def _name(file: File) -> str:
+    """Shards and the parts of a safetensors set are told apart by their own names."""
+    if file.role is FileRole.SHARD or format_for(file.file_name) != GGUF:
+        return file.file_name
+    return _NAMES[file.role]
+
+
+def _options(options: Mapping[str, Any]) -> dict[str, Any]:
+    body = {theirs: options[ours] for ours, theirs in _AS_THEY_ARE.items() if options.get(ours)}
+    if options.get("parameters"):
+        body["parameters"] = {name: _plain(value) for name, value in options["parameters"].items()}
+    if options.get("messages"):
+        body["messages"] = [
+            {"role": message["role"], "content": message.get("content", "")}
+            for message in options["messages"]
+        ]
+    return body
+
+
+def _plain(value: Any) -> Any:
+    """A protobuf Struct knows no whole numbers; Ollama's `num_ctx` is one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

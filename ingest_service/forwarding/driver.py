@@ -6,7 +6,8 @@ import logging
 
 from ingest_service.forwarding.breaker import Breaker
 from ingest_service.forwarding.create_answer import CreateLine
-from ingest_service.forwarding.create_request import create_request, digest_of
+from ingest_service.forwarding.create_request import create_request, layer_digest_expected
+from ingest_service.forwarding.eras import rewrites, unsupported
 from ingest_service.forwarding.moves import DeploymentMoves
 from ingest_service.forwarding.ollama import OllamaClient, Shown
 from ingest_service.forwarding.pushing import BlobPush
@@ -64,6 +65,7 @@ class Driver:
             return
         version = await self._client.version()
         self._breaker.succeeded()
+        await self._check(ingest, deployment, version)
         await self._moves.move(DeploymentState.PUSHING, target_version=version, create_baseline=None)
         await self._push.push(ingest)
         async with self._turn:
@@ -79,7 +81,29 @@ class Driver:
                 await self._push.push(ingest)
                 await self._create(ingest)
 
+    async def _check(self, ingest: Ingest, deployment: Deployment, version: str) -> None:
+        """Raises Refused before a byte is pushed that the target could not use."""
+        words = unsupported(version, ingest)
+        if words:
+            await self._moves.move(deployment.state, target_version=version)
+            raise Refused(words, reason=Reason.OPTION_UNSUPPORTED)
+        await self._check_base(ingest)
+        if rewrites(version, ingest) and deployment.target_version != version:
+            # Once, not with every attempt.
+            await self._moves.notice(
+                f"Ollama {version} on {deployment.target} writes the model's file anew: expect minutes of"
+                " silence, and up to three times its size on that disk."
+            )
+
+    async def _check_base(self, ingest: Ingest) -> None:
+        """`from` a model that is not there makes Ollama pull it from a registry (contract 3.1)."""
+        base = ingest.options.get("from")
+        if base and await self._client.show(base) is None:
+            raise Refused(f"The target has no model {base} to build upon (`options.from`).")
+
     async def _create(self, ingest: Ingest) -> None:
+        # Again, as late as can be: it may have been deleted since. A moment stays (resources.proto).
+        await self._check_base(ingest)
         before = await self._client.show(ingest.model)
         # First: whoever renews the lease must not write the push's progress over the new step's.
         self._creating = (0, 0)
@@ -117,12 +141,14 @@ class Driver:
 
         Differing alone proves nothing: another ingest of the name, or anybody with the target's own tools,
         may have put other bytes there meanwhile. Where Ollama rewrites the bytes (0.30.0 to 0.34.0) the
-        layer's digest is mostly another one; then create comes again, which changes nothing if it worked.
+        layer's digest is mostly another one, and so it is of shards, safetensors, `quantize` and `from`; then
+        create comes again, which changes nothing if it worked.
         """
         now = await self._client.show(ingest.model)
         if now is None or _baseline(now) == deployment.create_baseline:
             return False
-        if now.layer_digest != digest_of(ingest.files[0]):
+        expected = layer_digest_expected(ingest)
+        if not expected or now.layer_digest != expected:
             return False
         await self._moves.notice("The answer to create was lost; the target shows the model.")
         await self._ready(ingest, now.layer_digest)

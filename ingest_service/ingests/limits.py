@@ -35,3 +35,7 @@ class Limits:
     #: Room is kept for a file whose first byte has not come for this long.
     reservation_seconds: float = 600.0
     require_digest: bool = True
+    #: Take the create option `from`, whose race is documented in resources.proto.
+    allow_from: bool = False
+    #: Take safetensors, of which only the first bytes are checked yet.
+    allow_safetensors: bool = False

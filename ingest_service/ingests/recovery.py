@@ -93,7 +93,8 @@ class Recovery:
                 await self._check_partial(file, partial)
             await self._store.publish(file.id, file.sha256)
             async with self._store.open_blob(file.sha256) as blob:
-                file_format = recognise(await blob.read(0, MAGIC_BYTES), blob.size_bytes)
+                head = await blob.read(0, MAGIC_BYTES)
+                file_format = recognise(head, blob.size_bytes, file.file_name)
         except WriterBusy:
             _log.info("left a publication that another process is at", extra=_of(file))
             return

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ingest_service.ingests.file_set import check_file_set
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.names import ModelName, check_file_name, parse_model_name
+from ingest_service.ingests.options import check_options
 from ingest_service.vocabulary.digests import parse_digest
 from ingest_service.vocabulary.errors import (
     ArgumentInvalid,
@@ -60,15 +62,11 @@ def check_new_ingest(request: NewIngest, limits: Limits, known_targets: Sequence
     """
     name = parse_model_name(request.model)
     check_request_id(request.request_id)
-    for option in request.options:
-        raise OptionUnsupported(
-            "This version takes no create options; leave it out.", field=f"options.{option}"
-        )
-    if len(request.files) != 1:
-        raise OptionUnsupported("This version takes exactly one file, of role MODEL.", field="files")
+    check_options(request.options, allow_from=limits.allow_from)
     seen: set[str] = set()
     for index, file in enumerate(request.files):
         _check_file(file, f"files[{index}]", limits, seen)
+    check_file_set(request.files, request.options, allow_safetensors=limits.allow_safetensors)
     _check_targets(request, known_targets)
     return name
 
@@ -88,8 +86,6 @@ def _check_file(file: NewFile, field_path: str, limits: Limits, seen: set[str]) 
     if folded in seen:
         raise FileNameInvalid("Two files have the same name.", field=f"{field_path}.file_name")
     seen.add(folded)
-    if file.role is not FileRole.MODEL:
-        raise OptionUnsupported("This version takes files of role MODEL only.", field=f"{field_path}.role")
     if not 0 < file.size_bytes <= limits.max_file_bytes:
         raise SizeLimit(
             f"A file has 1 to {limits.max_file_bytes} bytes; this one has {file.size_bytes}.",
@@ -103,6 +99,8 @@ def _check_file(file: NewFile, field_path: str, limits: Limits, seen: set[str]) 
 def _check_targets(request: NewIngest, known_targets: Sequence[str]) -> None:
     if request.store_only and request.targets:
         raise ArgumentInvalid("store_only and targets exclude each other.", field="store_only")
+    if request.options.get("from") and (request.store_only or not known_targets):
+        raise OptionUnsupported("What builds upon a target's model needs a target.", field="options.from")
     check_known_targets(request.targets, known_targets)
 
 

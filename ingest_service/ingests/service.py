@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from ingest_service.database import Conflict, Database, Transaction
+from ingest_service.formats import format_for
 from ingest_service.ingests.admission import Admission
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.names import ModelName, parse_model_name
@@ -21,7 +22,7 @@ from ingest_service.ingests.requests import (
 from ingest_service.lifecycle import Change
 from ingest_service.storage import BlobStore
 from ingest_service.vocabulary.errors import BytesMissing, IngestNotFound, ModelNotFound, RequestIdReused
-from ingest_service.vocabulary.records import Deployment, File, Ingest, Model
+from ingest_service.vocabulary.records import Blob, Deployment, File, Ingest, Model
 from ingest_service.vocabulary.states import DeploymentState, FileState, IngestState
 
 _log = logging.getLogger(__name__)
@@ -71,11 +72,11 @@ class Ingests:
             if raced is not None:
                 return self._same(raced, request)
             stored = [
-                file.sha256
+                file.file_name
                 for file in request.files
-                if file.sha256 in present and await tx.blobs.live(file.sha256) is not None
+                if file.sha256 in present and _fits(await tx.blobs.live(file.sha256), file)
             ]
-            missing = sum(file.size_bytes for file in request.files if file.sha256 not in stored)
+            missing = sum(file.size_bytes for file in request.files if file.file_name not in stored)
             if missing:
                 await self._admission.check(tx, missing, usable)
             now = self._clock()
@@ -198,7 +199,7 @@ class Ingests:
             canonical_model=name.canonical,
             state=IngestState.UPLOADING,
             files=tuple(
-                self._new_file(ingest_id, file, file.sha256 in stored, now) for file in request.files
+                self._new_file(ingest_id, file, file.file_name in stored, now) for file in request.files
             ),
             deployments=tuple(
                 Deployment(
@@ -230,3 +231,8 @@ class Ingests:
             writer_epoch=0,
             progress_at=now,
         )
+
+
+def _fits(blob: Blob | None, file: NewFile) -> bool:
+    """The stored bytes are what the file's name says they are: others are to be sent, and then refused."""
+    return blob is not None and blob.format == format_for(file.file_name)

@@ -238,7 +238,7 @@ class UploadSession:
             return
         self._head += data[: MAGIC_BYTES - len(self._head)]
         if len(self._head) == min(MAGIC_BYTES, self.file.size_bytes):
-            self._format = recognise(self._head, self.file.size_bytes)
+            self._format = recognise(self._head, self.file.size_bytes, self.file.file_name)
 
     def _expected(self, sha256: str) -> str:
         declared = self.file.declared_sha256 or ""

@@ -149,7 +149,8 @@ class Sweeper:
             return False
         waiting = [file for file in ingest.files if file.state in FILE_OPEN]
         # Under the lock it may be found moving again, or even stored meanwhile.
-        if not waiting or any(file.progress_at >= before for file in waiting):
+        # Files mostly come one after the other: what is stored of the ingest counts as progress too.
+        if not waiting or any(file.progress_at >= before for file in ingest.files):
             return False
         change = Change(ingest, self._clock())
         change.expire()

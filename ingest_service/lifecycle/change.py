@@ -23,6 +23,7 @@ _NOT_CREATING = frozenset({DeploymentState.PENDING, DeploymentState.PUSHING})
 _CANCELLED = frozenset({IngestState.CANCELLING, IngestState.CANCELLED})
 #: Why a cancelled ingest, and what of it took bytes, ended.
 _CLOSED = Failure(Reason.UPLOAD_CLOSED, "The ingest was cancelled.")
+_OTHER_FAILED = Failure(Reason.UPLOAD_CLOSED, "Another file of the ingest failed, and with it the ingest.")
 _EXPIRED = Failure(Reason.UPLOAD_EXPIRED, "The upload was given up: its bytes did not come for too long.")
 #: A target that says something new for ever must not fill the table (design.md section 5).
 MAX_STATUS_EVENTS = 1000
@@ -59,8 +60,18 @@ class Change:
         return new
 
     def fail_file(self, file_id: str, failure: Failure) -> None:
-        """A file failed for good, and with it its ingest."""
-        self.file(file_id, FileState.FAILED, failure=failure)
+        """A file failed for good, and with it its ingest: its other files take no bytes any more.
+
+        Left open, they would keep room reserved and their partials for ever, since a done ingest never
+        expires.
+        """
+        self._put_file(file_id, FileState.FAILED, failure=failure)
+        for file in self.after.files:
+            if file.state in FILE_OPEN or file.state is FileState.VERIFYING:
+                self._put_file(
+                    file.id, FileState.FAILED, failure=_OTHER_FAILED, writer_epoch=file.writer_epoch + 1
+                )
+        self._derive()
 
     def deployment(self, deployment_id: str, state: DeploymentState, **values: Any) -> Deployment:
         """Moves a deployment; an event only if the state is a new one or a next try was set."""
@@ -184,8 +195,13 @@ class Change:
         if state is not IngestState.FAILED:
             return None
         parts: tuple[File | Deployment, ...] = (*self.after.files, *self.after.deployments)
-        failed = (part for part in parts if part.state in {FileState.FAILED, DeploymentState.FAILED})
-        return next((part.failure for part in failed if part.failure is not None), None)
+        failed = [
+            part.failure
+            for part in parts
+            if part.state in {FileState.FAILED, DeploymentState.FAILED} and part.failure is not None
+        ]
+        # The cause first, not what it did to the files beside it.
+        return next((failure for failure in failed if failure != _OTHER_FAILED), None)
 
     def _close_waiting_deployments(self) -> None:
         """Of an ingest whose bytes will never be there, nothing waits to be deployed."""

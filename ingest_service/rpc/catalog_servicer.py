@@ -14,6 +14,7 @@ from ingest_service.ingests.service import Ingests
 from ingest_service.rpc.convert import model_message, target_message
 from ingest_service.rpc.names import MODEL_PAGES, page_limit, parse_model_resource, parse_name_prefix
 from ingest_service.rpc.not_served import NotServedYet
+from ingest_service.rpc.pages import page_that_fits
 
 
 def _not_served() -> Iterable[pb.VerifyModelResponse]:
@@ -28,14 +29,15 @@ class CatalogServicer(CatalogServiceServicer):
         self._board = board
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
-        models, more = await self._ingests.models(
-            prefix=parse_name_prefix(request.name_prefix),
-            after=MODEL_PAGES.read(request.page_token),
-            limit=page_limit(request.page_size),
-        )
-        return pb.ListModelsResponse(
-            models=[model_message(model) for model in models], next_page_token=MODEL_PAGES.write(more)
-        )
+        prefix, after = parse_name_prefix(request.name_prefix), MODEL_PAGES.read(request.page_token)
+
+        async def page_of(limit: int) -> pb.ListModelsResponse:
+            models, more = await self._ingests.models(prefix=prefix, after=after, limit=limit)
+            return pb.ListModelsResponse(
+                models=[model_message(model) for model in models], next_page_token=MODEL_PAGES.write(more)
+            )
+
+        return await page_that_fits(page_of, page_limit(request.page_size))
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> resources_pb2.Model:
         return model_message(await self._ingests.model(parse_model_resource(request.name)))

@@ -73,8 +73,9 @@ def deployment_message(deployment: Deployment) -> resources_pb2.Deployment:
     )
 
 
-def ingest_message(ingest: Ingest) -> resources_pb2.Ingest:
+def ingest_message(ingest: Ingest, *, with_options: bool = True) -> resources_pb2.Ingest:
     """An ingest."""
+    has_options = with_options and bool(ingest.options)
     return resources_pb2.Ingest(
         name=ingest_name(ingest.id),
         model=ingest.model,
@@ -83,7 +84,7 @@ def ingest_message(ingest: Ingest) -> resources_pb2.Ingest:
         failure=failure_message(ingest.failure),
         files=[file_message(file) for file in ingest.files],
         deployments=[deployment_message(deployment) for deployment in ingest.deployments],
-        options=ParseDict(dict(ingest.options), resources_pb2.CreateOptions()) if ingest.options else None,
+        options=ParseDict(dict(ingest.options), resources_pb2.CreateOptions()) if has_options else None,
         last_sequence=ingest.last_sequence,
         request_id=ingest.request_id or "",
         create_time=timestamp(ingest.created_at),

@@ -24,6 +24,7 @@ from ingest_service.rpc.names import (
     parse_file_name,
     parse_ingest_name,
 )
+from ingest_service.rpc.pages import page_that_fits
 from ingest_service.rpc.parse import ingest_states, new_ingest
 from ingest_service.rpc.upload_call import first_message, receive_file
 from ingest_service.vocabulary.errors import OptionUnsupported, StreamProtocol
@@ -84,15 +85,21 @@ class IngestServicer(IngestServiceServicer):
 
     async def ListIngests(self, request: pb.ListIngestsRequest, context: Any) -> pb.ListIngestsResponse:
         before = INGEST_PAGES.read(request.page_token)
-        ingests, more = await self._ingests.page(
-            model=request.model,
-            states=ingest_states(request.states),
-            before_number=None if before is None else int(before),
-            limit=page_limit(request.page_size),
-        )
-        return pb.ListIngestsResponse(
-            ingests=[ingest_message(ingest) for ingest in ingests], next_page_token=INGEST_PAGES.write(more)
-        )
+        states = ingest_states(request.states)
+
+        async def page_of(limit: int) -> pb.ListIngestsResponse:
+            ingests, more = await self._ingests.page(
+                model=request.model,
+                states=states,
+                before_number=None if before is None else int(before),
+                limit=limit,
+            )
+            return pb.ListIngestsResponse(
+                ingests=[ingest_message(ingest, with_options=False) for ingest in ingests],
+                next_page_token=INGEST_PAGES.write(more),
+            )
+
+        return await page_that_fits(page_of, page_limit(request.page_size))
 
     async def WatchIngest(
         self, request: pb.WatchIngestRequest, context: Any
@@ -119,7 +126,7 @@ class IngestServicer(IngestServiceServicer):
             max_file_bytes=self._limits.max_file_bytes,
             digest_required=self._limits.require_digest,
             resumable=True,
-            formats=["gguf"],
+            formats=["gguf", "safetensors"] if self._limits.allow_safetensors else ["gguf"],
             targets=self._targets,
             upload_idle_timeout=Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9)),
             reasons=[value for value in errors_pb2.Reason.values() if value],

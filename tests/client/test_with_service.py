@@ -116,6 +116,7 @@ async def test_refusals(service: Service, tmp_path: Path):
         ([good, "--name", "../m"], "NAME_INVALID"),
         ([good, "--name", "m", "--target", "nix"], "TARGET_UNKNOWN"),
         ([good, bad, "--name", "m"], "OPTION_UNSUPPORTED"),
+        ([good, "--name", "m", "--quantize", "Q9"], "OPTION_UNSUPPORTED"),
     ):
         ended = await run(service.address, "push", *arguments)
         assert ended.code == 3, ended

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_service.formats import MAGIC_BYTES, recognise
+from ingest_service.formats import MAGIC_BYTES, format_for, recognise
 from ingest_service.vocabulary.errors import FormatInvalid
 from ingest_service.vocabulary.reasons import Reason
 from tests.ollama_emulator import sample_gguf
@@ -39,7 +39,7 @@ OTHERS = {
     "ggjt": (b"tjgg\x03\x00\x00\x00", "GGJT"),
     "html": (b"<!DOCTYPE html><html>", "HTML"),
     "html, indented": (b"\n\n  <html lang=en>", "HTML"),
-    "safetensors": (b"\x40\x00\x00\x00\x00\x00\x00\x00" + b'{"__metadata__":{}}', "safetensors"),
+    "safetensors": (b"\x40\x00\x00\x00\x00\x00\x00\x00" + b'{"__metadata__":{}}', ".safetensors"),
     "text": (b"hello", "does not start with `GGUF`"),
     "lower case": (b"gguf\x03\x00\x00\x00" + bytes(100), "does not start with `GGUF`"),
     "almost": (b"GGU", "does not start with `GGUF`"),
@@ -92,3 +92,57 @@ def test_any_bytes_are_a_gguf_or_refused(head: bytes, size_bytes: int) -> None:
     with pytest.raises(FormatInvalid) as caught:
         recognise(head, size_bytes)
     assert caught.value.message.isprintable()
+
+
+def safetensors(length: int, header: bytes = b"{}", padding: int = 0) -> bytes:
+    return length.to_bytes(8, "little") + header + bytes(padding)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("model.safetensors", safetensors(2), "safetensors"),
+        ("MODEL.SafeTensors", safetensors(10, b'{"a": 1  }', 100), "safetensors"),
+        ("config.json", b'{"architectures": []}', "json"),
+        ("list.json", b" \r\n\t[1]", "json"),
+        ("tokenizer.model", b"\n\x0e\n\x05<unk>", "tokenizer"),
+        ("model.gguf", sample_gguf(), "gguf"),
+        ("anything", sample_gguf(), "gguf"),
+        ("their.model", sample_gguf(), "gguf"),
+    ],
+)
+def test_a_file_is_what_its_name_says(name: str, data: bytes, found: str) -> None:
+    assert recognise(data[:MAGIC_BYTES], len(data), name) == format_for(name) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "word"),
+    [
+        ("m.safetensors", sample_gguf(), "it is a GGUF"),
+        ("m.safetensors", b"", "no safetensors"),
+        ("m.safetensors", safetensors(2)[:8], "no safetensors"),
+        ("m.safetensors", safetensors(2, b"[]"), "no safetensors"),
+        ("m.safetensors", safetensors(0), "header of 0 bytes"),
+        ("m.safetensors", safetensors(1), "header of 1 bytes"),
+        ("m.safetensors", safetensors(3), "in this file of 10 bytes"),
+        # What Ollama would take for a length below zero, and die of (contract section 7).
+        ("m.safetensors", safetensors(2**64 - 1), "header of 18446744073709551615 bytes"),
+        ("config.json", sample_gguf(), "it is a GGUF"),
+        ("config.json", b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        ("config.json", b"<!doctype html>", "HTML"),
+        ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        ("model.gguf", safetensors(2), ".safetensors"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_refused(name: str, data: bytes, word: str) -> None:
+    with pytest.raises(FormatInvalid) as caught:
+        recognise(data[:MAGIC_BYTES], len(data), name)
+    assert word in caught.value.message
+    assert caught.value.metadata["rule"] == "H1"
+
+
+def test_a_header_that_is_larger_than_the_format_allows() -> None:
+    size_bytes = 200_000_000
+    assert recognise(safetensors(100_000_000), size_bytes, "m.safetensors") == "safetensors"
+    with pytest.raises(FormatInvalid, match="100000001"):
+        recognise(safetensors(100_000_001), size_bytes, "m.safetensors")

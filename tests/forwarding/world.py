@@ -13,6 +13,7 @@ from typing import Any
 from ingest_service.database import Database, Lease
 from ingest_service.events import Hub
 from ingest_service.events.hub import wait_for_flag
+from ingest_service.formats import format_for
 from ingest_service.forwarding import ForwardingSettings, Target, Worker
 from ingest_service.forwarding.moves import DeploymentMoves
 from ingest_service.ingests.limits import Limits
@@ -53,12 +54,28 @@ class World:
 
     def _know_targets(self) -> None:
         names = [target.name for target in self.targets]
+        limits = Limits(allow_from=True, allow_safetensors=True)
         self.ingests = Ingests(
-            self.database, self.store, Limits(), names, clock=now, new_id=lambda: next(self._ids)
+            self.database, self.store, limits, names, clock=now, new_id=lambda: next(self._ids)
         )
 
     async def stored(self, data: bytes, model: str = "m", targets: Iterable[str] = ()) -> str:
         """An ingest whose bytes are stored, so that its deployments are due; answers its id."""
+        return await self.stored_set(
+            [("their-name.gguf", FileRole.MODEL, data)], model=model, targets=tuple(targets)
+        )
+
+    async def stored_set(
+        self, files: Iterable[tuple[str, FileRole, bytes]], *, model: str = "m", **request: Any
+    ) -> str:
+        """The same of several files (name, role, bytes), with options perhaps."""
+        new = [
+            NewFile(name, role, len(data), await self._keep(data, format_for(name)))
+            for name, role, data in files
+        ]
+        return (await self.ingests.create(NewIngest(model, new, **request))).id
+
+    async def _keep(self, data: bytes, file_format: str) -> str:
         sha256 = digest(data)
         if await self.store.blob_size_bytes(sha256) is None:
             partial = await self.store.create_partial(next(self._ids))
@@ -66,10 +83,8 @@ class World:
             await partial.sync()
             await partial.close()
             await self.store.publish(partial.partial_id, sha256)
-        await self.database.transact(lambda tx: tx.blobs.make_live(sha256, len(data), "gguf", now()))
-        file = NewFile("their name.gguf".replace(" ", "-"), FileRole.MODEL, len(data), sha256)
-        ingest = await self.ingests.create(NewIngest(model, [file], targets=tuple(targets)))
-        return ingest.id
+        await self.database.transact(lambda tx: tx.blobs.make_live(sha256, len(data), file_format, now()))
+        return sha256
 
     def blob_path(self, data: bytes) -> Path:
         return self.blobs / digest(data).replace(":", "-")

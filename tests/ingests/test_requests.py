@@ -89,11 +89,17 @@ def changed_file(**values: Any) -> NewIngest:
         (replace(GOOD, model="a/b/c"), NameInvalid, "model"),
         (replace(GOOD, request_id="x" * 129), ArgumentInvalid, "request_id"),
         (replace(GOOD, request_id="a\nb"), ArgumentInvalid, "request_id"),
-        (replace(GOOD, options={"template": "x"}), OptionUnsupported, "options.template"),
+        (replace(GOOD, options={"template": "x" * 2**21}), OptionUnsupported, "options.template"),
+        (replace(GOOD, options={"from": "llama"}), OptionUnsupported, "options.from"),
         (replace(GOOD, files=()), OptionUnsupported, "files"),
-        (replace(GOOD, files=(FILE, FILE)), OptionUnsupported, "files"),
+        (replace(GOOD, files=(FILE, FILE)), FileNameInvalid, "files[1].file_name"),
+        (
+            replace(GOOD, files=(FILE, replace(FILE, file_name="MODEL.GGUF"))),
+            FileNameInvalid,
+            "files[1].file_name",
+        ),
         (changed_file(file_name="a/b"), FileNameInvalid, "files[0].file_name"),
-        (changed_file(role=FileRole.ADAPTER), OptionUnsupported, "files[0].role"),
+        (changed_file(role=FileRole.ADAPTER), OptionUnsupported, "files"),
         (changed_file(size_bytes=0), SizeLimit, "files[0].size_bytes"),
         (changed_file(size_bytes=-1), SizeLimit, "files[0].size_bytes"),
         (changed_file(size_bytes=1001), SizeLimit, "files[0].size_bytes"),
@@ -117,3 +123,13 @@ def test_limits_themselves_are_allowed() -> None:
         replace(GOOD, request_id="x" * 128),
     ):
         check_new_ingest(request, LIMITS, ["one", "two"])
+
+
+@pytest.mark.parametrize(("store_only", "targets"), [(True, ["one"]), (False, [])])
+def test_what_builds_upon_a_targets_model_needs_a_target(store_only: bool, targets: list[str]) -> None:
+    request = NewIngest(model="foo", files=(), options={"from": "llama"}, store_only=store_only)
+    limits = replace(LIMITS, allow_from=True)
+    with pytest.raises(OptionUnsupported) as caught:
+        check_new_ingest(request, limits, targets)
+    assert caught.value.field == "options.from"
+    check_new_ingest(replace(request, store_only=False), limits, ["one"])

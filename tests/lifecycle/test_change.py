@@ -224,3 +224,30 @@ def test_a_new_step_has_made_no_progress() -> None:
     change.deployment(part.id, DeploymentState.CREATING)
     after = change.after.deployments[0]
     assert (after.progress_bytes, after.progress_total_bytes) == (0, 0)
+
+
+def test_a_file_that_fails_closes_those_beside_it_and_is_named_as_the_cause() -> None:
+    states = list(FileState)
+    before = made([FileState.UPLOADING, *states], [DeploymentState.PENDING], state=IngestState.UPLOADING)
+    failure = Failure(Reason.FORMAT_INVALID, "no model")
+    change = Change(before, later(1))
+    # The last one: the cause is told, not what comes first among the files.
+    cause = before.files[1 + states.index(FileState.VERIFYING)]
+    change.fail_file(cause.id, failure)
+    after = dict(zip(["first", *states], change.after.files, strict=True))
+    closed = {"first", FileState.PENDING, FileState.UPLOADING}
+    for name, file in after.items():
+        old = before.files[list(after).index(name)]
+        if file.id == cause.id:
+            assert (file.state, file.failure) == (FileState.FAILED, failure)
+        elif name in closed:
+            assert file.state is FileState.FAILED
+            assert file.failure is not None
+            assert file.failure.reason is Reason.UPLOAD_CLOSED
+            # Whoever writes it hears of it.
+            assert file.writer_epoch == old.writer_epoch + 1
+        else:
+            assert file == old
+    assert change.after.state is IngestState.FAILED
+    assert change.after.failure == failure
+    assert change.after.deployments[0].state is DeploymentState.CANCELLED

@@ -71,19 +71,21 @@ async def test_a_size_that_no_file_has_or_that_is_over_the_limit(shared: Scene, 
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"template": "x"}, "options.template"),
-        ({"system": "x"}, "options.system"),
-        ({"licenses": ["MIT"]}, "options.licenses"),
-        ({"messages": [{"role": "user", "content": "x"}]}, "options.messages"),
-        ({"quantize": "Q4_K_M"}, "options.quantize"),
+        ({"template": "x" * (2**20 + 1)}, "options.template"),
+        ({"system": "x" * (2**20 + 1)}, "options.system"),
+        ({"licenses": ["x" * (2**20 + 1)]}, "options.licenses[0]"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "options.messages[0].role"),
+        ({"quantize": "Q5_K_M"}, "options.quantize"),
         ({"from": "llama"}, "options.from"),
-        ({"parameters": {"temperature": 0.5}}, "options.parameters"),
-        ({"parameters": {}}, "options.parameters"),
+        ({"parameters": {"temperature": "hot"}}, "options.parameters.temperature"),
+        ({"parameters": {"num_ctx": 0.5}}, "options.parameters.num_ctx"),
+        ({"parameters": {"num_ctx": None}}, "options.parameters.num_ctx"),
+        ({"parameters": {"remote_host": "http://h"}}, "options.parameters.remote_host"),
         ({"parameters": {"temperature": float("nan")}}, "options.parameters"),
         ({"parameters": {"temperature": float("inf")}}, "options.parameters"),
     ],
 )
-async def test_any_create_option(shared: Scene, options: dict[str, Any], field: str) -> None:
+async def test_a_create_option_that_is_not_taken(shared: Scene, options: dict[str, Any], field: str) -> None:
     message = resources_pb2.CreateOptions()
     for name, value in options.items():
         if name == "parameters":
@@ -99,16 +101,32 @@ async def test_any_create_option(shared: Scene, options: dict[str, Any], field: 
     await assert_refused(shared, create_request(1, options=message), "OPTION_UNSUPPORTED", field)
 
 
-@pytest.mark.parametrize("role", ["ROLE_PROJECTOR", "ROLE_ADAPTER", "ROLE_SHARD", 99])
-async def test_any_role_but_model(shared: Scene, role: str | int) -> None:
+@pytest.mark.parametrize(
+    ("role", "reason", "field"),
+    [
+        ("ROLE_PROJECTOR", "OPTION_UNSUPPORTED", "files"),
+        ("ROLE_ADAPTER", "OPTION_UNSUPPORTED", "files"),
+        ("ROLE_SHARD", "FILE_NAME_INVALID", "files[0].file_name"),
+        (99, "OPTION_UNSUPPORTED", "files[0].role"),
+    ],
+)
+async def test_a_role_that_makes_no_model_alone(
+    shared: Scene, role: str | int, reason: str, field: str
+) -> None:
     value: Any = resources_pb2.File.Role.Value(role) if isinstance(role, str) else role
     request = create_request(1)
     request.files[0].role = value
-    await assert_refused(shared, request, "OPTION_UNSUPPORTED", "files[0].role")
+    await assert_refused(shared, request, reason, field)
+
+
+async def test_safetensors_unless_they_are_switched_on(shared: Scene) -> None:
+    names = ("model.safetensors", "config.json", "tokenizer.json")
+    request = CreateIngestRequest(model="m", files=[FileSpec(file_name=n, size_bytes=9) for n in names])
+    await assert_refused(shared, request, "OPTION_UNSUPPORTED", "files")
 
 
 @pytest.mark.parametrize("count", [0, 2, 1025])
-async def test_any_number_of_files_but_one(shared: Scene, count: int) -> None:
+async def test_a_number_of_models_that_is_not_one(shared: Scene, count: int) -> None:
     files = [FileSpec(file_name=f"{number}.gguf", size_bytes=1) for number in range(count)]
     request = CreateIngestRequest(model="m", files=files)
     await assert_refused(shared, request, "OPTION_UNSUPPORTED", "files")

@@ -7,26 +7,36 @@ import pytest
 from model_ingest.v1 import resources_pb2
 from model_ingest.v1.ingest_service_pb2 import CreateIngestRequest, FileSpec, ListIngestsRequest
 
+from tests.rpc.refusals import refused
 from tests.support.service import RunningService
 
 
 async def test_a_list_of_states_longer_than_there_are_states(service: RunningService) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.ingests.ListIngests(
             ListIngestsRequest(states=[resources_pb2.Ingest.STATE_READY] * 300_000)
         )
-    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     every = [value for value in resources_pb2.Ingest.State.values() if value]
     assert not (await service.ingests.ListIngests(ListIngestsRequest(states=every * 2))).ingests
 
 
 async def test_more_files_targets_or_options_than_any_model_has(service: RunningService) -> None:
-    fat_options = resources_pb2.CreateOptions(system="x" * 300_000)
-    for request in (
-        CreateIngestRequest(model="m", files=[FileSpec()] * 2000),
-        CreateIngestRequest(model="m", files=[FileSpec()], targets=["t"] * 2000),
-        CreateIngestRequest(model="m", files=[FileSpec()], options=fat_options),
+    fat_options = resources_pb2.CreateOptions(licenses=["x" * 1_000_000] * 3 + ["x" * 200_000])
+    many_parameters = resources_pb2.CreateOptions()
+    many_parameters.parameters.update({f"p{number}": number for number in range(10_000)})
+    many_messages = resources_pb2.CreateOptions()
+    for _ in range(1025):
+        many_messages.messages.add(role="user")
+    many_licenses = resources_pb2.CreateOptions(licenses=["MIT"] * 1025)
+    for request, field in (
+        (CreateIngestRequest(files=[FileSpec()] * 2000), "files"),
+        (CreateIngestRequest(targets=["t"] * 2000), "targets"),
+        (CreateIngestRequest(options=fat_options), "options"),
+        (CreateIngestRequest(options=many_parameters), "options.parameters"),
+        (CreateIngestRequest(options=many_messages), "options.messages"),
+        (CreateIngestRequest(options=many_licenses), "options.licenses"),
     ):
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await service.ingests.CreateIngest(request)
-        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        # Named before the model, which is missing as well: nothing else was looked at.
+        reason = "ARGUMENT_INVALID" if field == "targets" else "OPTION_UNSUPPORTED"
+        await refused(service.ingests.CreateIngest(request), reason, field)

@@ -36,6 +36,7 @@ from model_ingest._errors import (
     UploadInterruptedError,
 )
 from model_ingest._limits import Limits
+from model_ingest._modelfile import Modelfile, read_modelfile
 from model_ingest._status import from_ingest as error_of
 from model_ingest._sync import Client
 from model_ingest._updates import Accepted, Hashing, Moved, OnUpdate, Update
@@ -71,6 +72,7 @@ __all__ = [
     "Limits",
     "LocalFileError",
     "Model",
+    "Modelfile",
     "Moved",
     "NoRoomError",
     "NotAllowedError",
@@ -90,4 +92,5 @@ __all__ = [
     "VerifyModelResponse",
     "WatchIngestResponse",
     "error_of",
+    "read_modelfile",
 ]

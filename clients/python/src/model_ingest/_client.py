@@ -93,6 +93,8 @@ class AsyncClient(CatalogCalls):
         paths: AnyPath | Sequence[AnyPath],
         *,
         name: str,
+        roles: Sequence[tuple[str, AnyPath]] = (),
+        options: CreateOptions | None = None,
         targets: Sequence[str] = (),
         store_only: bool = False,
         declare_digest: bool = False,
@@ -100,6 +102,10 @@ class AsyncClient(CatalogCalls):
         on_update: OnUpdate | None = None,
     ) -> Ingest:
         """Brings model files in and follows them to the end: READY, or STORED where there is no target.
+
+        A directory stands for the set of safetensors, or the GGUF shards, in it. `roles` are further
+        files, e.g. `("projector", "mmproj.gguf")`; `options` what Ollama is to make of them
+        (`read_modelfile` reads a Modelfile into them).
 
         `on_update` is called on the event loop with `Hashing`, `Accepted` and `Moved`; it must not
         block. `declare_digest` reads each file once before sending, so that bytes which are
@@ -109,15 +115,17 @@ class AsyncClient(CatalogCalls):
         LocalFileError; their `ingest` is the last state known.
         """
         several = [paths] if isinstance(paths, (str, PathLike)) else list(paths)
-        options = PushOptions(
+        push = PushOptions(
             paths=[Path(path) for path in several],
             name=name,
+            roles=[(role, Path(path)) for role, path in roles],
+            options=options or CreateOptions(),
             targets=targets,
             store_only=store_only,
             declare_digest=declare_digest,
             detach=detach,
         )
-        return await Push(self._connection, self._limits, options, on_update).run()
+        return await Push(self._connection, self._limits, push, on_update).run()
 
     async def create_ingest(
         self,

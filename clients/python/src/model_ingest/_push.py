@@ -6,12 +6,13 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from google.protobuf.json_format import MessageToDict
+
 from model_ingest._backoff import Backoff
-from model_ingest._clean import file_name_for
 from model_ingest._connection import Connection
 from model_ingest._errors import (
     IngestError,
@@ -21,6 +22,7 @@ from model_ingest._errors import (
     NotServedError,
     StalledError,
 )
+from model_ingest._files import LocalFile, local_files
 from model_ingest._follow import follow
 from model_ingest._limits import Limits
 from model_ingest._memory import PushMemory, Remembered
@@ -36,7 +38,7 @@ from model_ingest.v1.ingest_service_pb2 import (
     GetCapabilitiesRequest,
     GetIngestRequest,
 )
-from model_ingest.v1.resources_pb2 import File, Ingest
+from model_ingest.v1.resources_pb2 import CreateOptions, File, Ingest
 
 # After a failed upload: how long the watch may still deliver what the server says about it.
 _LAST_WORDS_SECONDS: Final = 2.0
@@ -50,6 +52,8 @@ class PushOptions:
 
     paths: Sequence[Path]
     name: str
+    roles: Sequence[tuple[str, Path]] = ()
+    options: CreateOptions = field(default_factory=CreateOptions)
     targets: Sequence[str] = ()
     store_only: bool = False
     declare_digest: bool = False
@@ -67,6 +71,7 @@ class Push:
         self._options = options
         self._on_update = on_update
         self._capabilities = Capabilities()
+        self._files: dict[str, LocalFile] = {}
         self._sources: dict[str, FileSource] = {}
 
     async def run(self) -> Ingest:
@@ -93,18 +98,25 @@ class Push:
         return ingest
 
     async def _open(self, stack: AsyncExitStack) -> None:
-        for path in self._options.paths:
-            file_name = file_name_for(path.name)
-            if file_name in self._sources:
-                raise LocalFileError(f"two files would both be called {file_name}")
-            self._sources[file_name] = await stack.enter_async_context(FileSource(path))
+        options = self._options
+        for file in await asyncio.to_thread(local_files, options.paths, options.roles):
+            if file.name in self._sources:
+                raise LocalFileError(f"two files would both be called {file.name}")
+            self._files[file.name] = file
+            self._sources[file.name] = await stack.enter_async_context(FileSource(file.path))
 
     def _memory(self) -> PushMemory:
         options = self._options
         return PushMemory.of(
             self._connection.server,
             [(source.path, source.fingerprint) for source in self._sources.values()],
-            {"name": options.name, "targets": list(options.targets), "store_only": options.store_only},
+            {
+                "name": options.name,
+                "targets": list(options.targets),
+                "store_only": options.store_only,
+                "roles": [file.role for file in self._files.values()],
+                "create": MessageToDict(options.options),
+            },
         )
 
     async def _begun_before(self, memory: PushMemory) -> Ingest | None:
@@ -154,6 +166,7 @@ class Push:
         specs = [
             FileSpec(
                 file_name=name,
+                role=self._files[name].role,
                 size_bytes=source.size_bytes,
                 sha256=await self._digest(name, source) if self._options.declare_digest else "",
             )
@@ -162,6 +175,7 @@ class Push:
         request = CreateIngestRequest(
             model=self._options.name,
             files=specs,
+            options=self._options.options if self._options.options.ByteSize() else None,
             targets=self._options.targets,
             store_only=self._options.store_only,
             request_id=request_id,

@@ -65,20 +65,34 @@ def from_ingest(ingest: Ingest) -> IngestError | None:
     if not ingest.done or ingest.state in {Ingest.STATE_READY, Ingest.STATE_STORED}:
         return None
     failed = [d for d in ingest.deployments if d.state == Deployment.STATE_FAILED]
-    stored = bool(ingest.files) and all(f.state == f.STATE_STORED for f in ingest.files)
+    # One that builds upon a target's own model may have no files at all.
+    has_parts = bool(ingest.files or ingest.deployments)
+    stored = has_parts and all(f.state == f.STATE_STORED for f in ingest.files)
     if ingest.state in {Ingest.STATE_CANCELLED, Ingest.STATE_EXPIRED}:
         word = "cancelled" if ingest.state == Ingest.STATE_CANCELLED else "given up for lack of progress"
         return IngestCancelledError(f"{ingest.name} was {word}", ingest=ingest)
     if stored and failed:
         names = ", ".join(d.target for d in failed)
-        return from_failure(failed[0].failure, TargetError, ingest, prefix=f"target {names}: ")
+        return _of_deployment(failed[0].failure, ingest, f"target {names}: ")
     if stored and not ingest.HasField("failure"):
         names = ", ".join(d.target for d in ingest.deployments if d.state != Deployment.STATE_READY)
         return TargetError(
             f"not running on {names}: a newer push of the model replaced this one", ingest=ingest
         )
+    if ingest.HasField("failure"):
+        # The cause. Files beside the one that failed were closed for it, and say only that.
+        return from_failure(ingest.failure, RefusedError, ingest)
     of_files = [f.failure for f in ingest.files if f.HasField("failure")]
-    return from_failure(of_files[0] if of_files else ingest.failure, RefusedError, ingest)
+    return from_failure(of_files[0] if of_files else Failure(), RefusedError, ingest)
+
+
+def _of_deployment(failure: Failure, ingest: Ingest, prefix: str) -> IngestError:
+    if failure.reason != Reason.OPTION_UNSUPPORTED:
+        return from_failure(failure, TargetError, ingest, prefix=prefix)
+    # The service took the request; it is that target's version of Ollama that cannot do it.
+    advice = "update Ollama there, push without what the message names, or leave that target out"
+    facts = Facts(reason="OPTION_UNSUPPORTED", metadata=dict(failure.metadata), diagnostics=advice)
+    return TargetError(prefix + printable(failure.message), facts, ingest=ingest)
 
 
 def from_failure(

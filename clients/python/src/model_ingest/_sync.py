@@ -71,6 +71,8 @@ class Client:
         paths: AnyPath | Sequence[AnyPath],
         *,
         name: str,
+        roles: Sequence[tuple[str, AnyPath]] = (),
+        options: CreateOptions | None = None,
         targets: Sequence[str] = (),
         store_only: bool = False,
         declare_digest: bool = False,
@@ -82,6 +84,8 @@ class Client:
             self._async.push(
                 paths,
                 name=name,
+                roles=roles,
+                options=options,
                 targets=targets,
                 store_only=store_only,
                 declare_digest=declare_digest,

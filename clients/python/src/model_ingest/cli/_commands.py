@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from model_ingest._updates import Accepted, Hashing, OnUpdate, Update
 from model_ingest.cli import _tables
 from model_ingest.cli._json_view import emit
 from model_ingest.cli._jsonable import jsonable
+from model_ingest.cli._push_options import asked_for
 from model_ingest.cli._view import View, choose
 from model_ingest.cli._words import amount
 from model_ingest.v1.resources_pb2 import Ingest
@@ -46,10 +48,13 @@ Command = Callable[[AsyncClient, argparse.Namespace, Session], Awaitable[int]]
 async def push(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
     """Sends files and follows them."""
     view = choose(as_json=options.json)
+    what = await asyncio.to_thread(asked_for, options)
     with view:
         ingest = await client.push(
-            options.path,
+            what.paths,
             name=options.name,
+            roles=what.roles,
+            options=what.options,
             targets=options.target,
             store_only=options.store_only,
             declare_digest=options.declare_digest,

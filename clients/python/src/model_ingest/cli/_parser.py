@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from model_ingest._connection import DEFAULT_SERVER, address
+from model_ingest._files import ROLES
 
 SERVER_VARIABLE = "MODEL_INGEST_SERVER"
 _EPILOG = """exit codes: 0 done; 2 wrong use, or a local file that cannot be read; 3 refused by the server;
@@ -29,10 +30,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _check_push(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if options.role:
-        parser.error("--role is not there yet: this version pushes one GGUF file of weights")
-    if options.modelfile is not None:
-        parser.error("--modelfile is not there yet")
+    if not options.path and not options.role and options.modelfile is None:
+        parser.error("name the files to push: PATH, --role or --modelfile")
     if options.store_only and options.target:
         parser.error("--store-only deploys nowhere: it cannot go with --target")
 
@@ -60,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, summary: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=summary, description=summary, parents=[common], epilog=_EPILOG)
 
-    _add_push(add("push", "send a model file and follow it until it runs"))
+    _add_push(add("push", "send a model and follow it until it runs"))
 
     watch = add("watch", "follow an ingest to its end")
     _add_ingest(watch)
@@ -99,11 +98,30 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_push(push: argparse.ArgumentParser) -> None:
-    push.add_argument("path", type=Path, nargs="+", metavar="PATH", help="the file to send")
+    push.add_argument(
+        "path",
+        type=Path,
+        nargs="*",
+        metavar="PATH",
+        help="a model file, all shards of one, or a directory of shards or safetensors",
+    )
     push.add_argument("--name", required=True, help="the model's name on Ollama, e.g. llama3:8b")
-    push.add_argument("--role", action="append", metavar="ROLE=PATH", help="not there yet")
+    push.add_argument(
+        "--role",
+        action="append",
+        type=_role,
+        default=[],
+        metavar="ROLE=PATH",
+        help=f"a file that is something else to the model: {', '.join(ROLES)}; may be repeated",
+    )
     _add_targets(push, "deploy to this target (none given: to all)")
-    push.add_argument("--modelfile", type=Path, metavar="FILE", help="not there yet")
+    push.add_argument(
+        "--modelfile",
+        type=Path,
+        metavar="FILE",
+        help="an Ollama Modelfile: its options, and its files (a PATH here stands in for its FROM)",
+    )
+    push.add_argument("--quantize", metavar="TYPE", help="have Ollama quantize to this, e.g. Q4_K_M")
     push.add_argument("--store-only", action="store_true", help="only keep the model, deploy it nowhere")
     push.add_argument(
         "--declare-digest", action="store_true", help="hash first: bytes that are stored already are not sent"
@@ -127,6 +145,13 @@ def _add_targets(parser: argparse.ArgumentParser, summary: str) -> None:
 
 def _add_detach(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detach", action="store_true", help="do not wait for the targets")
+
+
+def _role(text: str) -> tuple[str, Path]:
+    word, has_path, path = text.partition("=")
+    if word.lower() not in ROLES or not has_path or not path:
+        raise argparse.ArgumentTypeError(f"write ROLE=PATH, ROLE one of {', '.join(ROLES)}")
+    return word.lower(), Path(path)
 
 
 def _sequence(text: str) -> int:

@@ -86,7 +86,8 @@ class CatalogServiceServicer:
     """
 
     def ListModels(self, request, context):
-        """Models with all their bytes stored, by name.
+        """Models with all their bytes stored, by name. A page may hold fewer than were asked for, so that
+        it fits into a message.
 
         Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
         below zero, a name_prefix that no name can have).

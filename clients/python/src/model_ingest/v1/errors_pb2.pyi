@@ -61,7 +61,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """
     OPTION_UNSUPPORTED: _Reason.ValueType  # 11
     """INVALID_ARGUMENT with BadRequest. An option, a role or a number of files that this service
-    cannot serve. Client: leave it out.
+    cannot serve. Client: leave it out. In a deployment's Failure: what that target's version of
+    Ollama cannot do; nothing was sent to it. Client: leave it or that target out.
     """
     TARGET_UNKNOWN: _Reason.ValueType  # 12
     """INVALID_ARGUMENT with BadRequest. No target of that name is configured. Metadata `known`.
@@ -203,7 +204,8 @@ SIZE_LIMIT: Reason.ValueType  # 10
 """
 OPTION_UNSUPPORTED: Reason.ValueType  # 11
 """INVALID_ARGUMENT with BadRequest. An option, a role or a number of files that this service
-cannot serve. Client: leave it out.
+cannot serve. Client: leave it out. In a deployment's Failure: what that target's version of
+Ollama cannot do; nothing was sent to it. Client: leave it or that target out.
 """
 TARGET_UNKNOWN: Reason.ValueType  # 12
 """INVALID_ARGUMENT with BadRequest. No target of that name is configured. Metadata `known`.

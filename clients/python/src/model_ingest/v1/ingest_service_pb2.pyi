@@ -46,11 +46,15 @@ class CreateIngestRequest(_message.Message):
     """A UUID made by the client: makes the call safe to repeat. Lives as long as the ingest."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileSpec]:
-        """The files, 1 to 1 024. This version takes exactly one, of role MODEL."""
+        """The files, at most 1 024: one GGUF of role MODEL, or all shards of a split one, or a set of
+        safetensors (with config.json and a tokenizer; only where INGEST_ALLOW_SAFETENSORS is on,
+        because their headers are not yet checked whole and a malformed one kills Ollama); beside
+        them perhaps a projector and an adapter. With `options.from` at most an adapter.
+        """
 
     @_builtins.property
     def options(self) -> _resources_pb2.CreateOptions:
-        """What Ollama is asked to make of them. This version takes none."""
+        """What Ollama is asked to make of them."""
 
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -86,7 +90,9 @@ class FileSpec(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     file_name: _builtins.str
     """The name within the ingest, e.g. `model.gguf`: 1 to 255 bytes of ASCII letters, digits, `.`,
-    `_`, `-`; no slash, not starting with `.` or `-`.
+    `_`, `-`; no slash, not starting with `.` or `-`. It says what the bytes have to be:
+    safetensors for `*.safetensors`, JSON for `*.json`, SentencePiece for `tokenizer.model`, and
+    a GGUF for anything else.
     """
     role: _resources_pb2.File.Role.ValueType
     """What it is to the model; absent means MODEL."""

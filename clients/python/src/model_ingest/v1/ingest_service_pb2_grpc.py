@@ -159,7 +159,8 @@ class IngestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListIngests(self, request, context):
-        """Ingests, newest first.
+        """Ingests, newest first, without their options. A page may hold fewer than were asked for, so
+        that it fits into a message.
 
         Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
         below zero, a state that is none) or NAME_INVALID.

@@ -94,7 +94,8 @@ class IngestServiceStub:
     Errors: NOT_FOUND with INGEST_NOT_FOUND.
     """
     ListIngests: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.ListIngestsRequest, _ingest_service_pb2.ListIngestsResponse]
-    """Ingests, newest first.
+    """Ingests, newest first, without their options. A page may hold fewer than were asked for, so
+    that it fits into a message.
 
     Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
     below zero, a state that is none) or NAME_INVALID.
@@ -196,7 +197,8 @@ class IngestServiceAsyncStub(IngestServiceStub):
     Errors: NOT_FOUND with INGEST_NOT_FOUND.
     """
     ListIngests: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.ListIngestsRequest, _ingest_service_pb2.ListIngestsResponse]  # type: ignore[assignment]
-    """Ingests, newest first.
+    """Ingests, newest first, without their options. A page may hold fewer than were asked for, so
+    that it fits into a message.
 
     Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
     below zero, a state that is none) or NAME_INVALID.
@@ -319,7 +321,8 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_service_pb2.ListIngestsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_service_pb2.ListIngestsResponse, _abc.Awaitable[_ingest_service_pb2.ListIngestsResponse]]:
-        """Ingests, newest first.
+        """Ingests, newest first, without their options. A page may hold fewer than were asked for, so
+        that it fits into a message.
 
         Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
         below zero, a state that is none) or NAME_INVALID.

@@ -112,7 +112,7 @@ class Ingest(_message.Message):
 
     @_builtins.property
     def options(self) -> Global___CreateOptions:
-        """The create options as given."""
+        """The create options as given. ListIngests leaves them out."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -197,26 +197,30 @@ class File(_message.Message):
         DESCRIPTOR: _descriptor.EnumDescriptor
         ROLE_UNSPECIFIED: File._Role.ValueType  # 0
         ROLE_MODEL: File._Role.ValueType  # 1
-        """The weights (one GGUF file, or one shard of a split one)."""
+        """The weights: one GGUF file, or each file of a safetensors set."""
         ROLE_PROJECTOR: File._Role.ValueType  # 2
-        """A vision or audio projector."""
+        """A vision or audio projector, a GGUF. At most one."""
         ROLE_ADAPTER: File._Role.ValueType  # 3
-        """A LoRA adapter."""
+        """A LoRA adapter, a GGUF. At most one. From Ollama 0.34.1 on refused."""
         ROLE_SHARD: File._Role.ValueType  # 4
-        """One shard of a split model."""
+        """One shard of a split GGUF, called `PREFIX-00001-of-0000N.gguf` as llama.cpp splits it; all
+        of them are there, and no file of role MODEL. Needs Ollama 0.30.0.
+        """
 
     class Role(_Role, metaclass=_RoleEnumTypeWrapper):
         """What a file is to its model."""
 
     ROLE_UNSPECIFIED: File.Role.ValueType  # 0
     ROLE_MODEL: File.Role.ValueType  # 1
-    """The weights (one GGUF file, or one shard of a split one)."""
+    """The weights: one GGUF file, or each file of a safetensors set."""
     ROLE_PROJECTOR: File.Role.ValueType  # 2
-    """A vision or audio projector."""
+    """A vision or audio projector, a GGUF. At most one."""
     ROLE_ADAPTER: File.Role.ValueType  # 3
-    """A LoRA adapter."""
+    """A LoRA adapter, a GGUF. At most one. From Ollama 0.34.1 on refused."""
     ROLE_SHARD: File.Role.ValueType  # 4
-    """One shard of a split model."""
+    """One shard of a split GGUF, called `PREFIX-00001-of-0000N.gguf` as llama.cpp splits it; all
+    of them are there, and no file of role MODEL. Needs Ollama 0.30.0.
+    """
 
     NAME_FIELD_NUMBER: _builtins.int
     FILE_NAME_FIELD_NUMBER: _builtins.int
@@ -383,8 +387,10 @@ Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
 
 @_typing.final
 class CreateOptions(_message.Message):
-    """What Ollama is asked to make of the files. Anything set that the service, or a target's
-    version of Ollama, cannot do is refused by name (OPTION_UNSUPPORTED), never ignored.
+    """What Ollama is asked to make of the files. Anything set that the service cannot do is refused
+    by name in CreateIngest (OPTION_UNSUPPORTED), never ignored. What only a target's version of
+    Ollama cannot do fails that target's deployment with the same reason, before bytes are sent to
+    it. A text has at most 1 MiB, all options together 3 MiB.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -425,14 +431,22 @@ class CreateOptions(_message.Message):
     system: _builtins.str
     """The system prompt."""
     quantize: _builtins.str
-    """Quantize to this type while creating, e.g. `Q4_K_M`."""
+    """Quantize to this type while creating. Before Ollama 0.34.1: F32, F16, BF16, Q4_K, Q4_K_M,
+    Q4_K_S, Q8_0, and only a model of F16, BF16 or F32. From 0.34.1 on: safetensors only, to
+    int4, int8, nvfp4, mxfp4, mxfp8.
+    """
     @_builtins.property
     def licenses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """License texts."""
 
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
-        """Runtime parameters, e.g. `temperature`, `num_ctx`, `stop`."""
+        """Runtime parameters: `frequency_penalty`, `main_gpu`, `min_p`, `num_batch`, `num_ctx`,
+        `num_gpu`, `num_keep`, `num_predict`, `num_thread`, `presence_penalty`, `repeat_last_n`,
+        `repeat_penalty`, `seed`, `stop` (a list of texts), `temperature`, `top_k`, `top_p`,
+        `typical_p` (not from Ollama 0.34.1 on), `use_mmap`. Another name, a wrong type or a value
+        out of range is refused.
+        """
 
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateOptions.Message]:
@@ -766,7 +780,7 @@ class StoredFile(_message.Message):
     size_bytes: _builtins.int
     """Its size."""
     format: _builtins.str
-    """`gguf` or `safetensors`."""
+    """`gguf`; of a safetensors set `safetensors`, `json` or `tokenizer`."""
     def __init__(
         self,
         *,

@@ -1,0 +1,101 @@
+"""Which files make a model together, by role and name (ollama-contract.md 3.1).
+
+Checked before a byte is sent. What one target's version cannot do with them is refused there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ingest_service.formats import GGUF, SAFETENSORS, format_for
+from ingest_service.vocabulary.errors import FileNameInvalid, OptionUnsupported
+from ingest_service.vocabulary.states import FileRole
+
+#: llama.cpp's own pattern, which Ollama goes by as well.
+_SHARD = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+class _Named(Protocol):
+    @property
+    def file_name(self) -> str: ...
+    @property
+    def role(self) -> FileRole: ...
+
+
+def check_file_set(files: Sequence[_Named], options: Mapping[str, Any], *, allow_safetensors: bool) -> None:
+    """Raises OptionUnsupported or FileNameInvalid, naming the field."""
+    roles = Counter(file.role for file in files)
+    for role in (FileRole.PROJECTOR, FileRole.ADAPTER):
+        if roles[role] > 1:
+            raise OptionUnsupported(f"There is at most one file of role {role}.", field="files")
+    for index, file in enumerate(files):
+        if file.role is not FileRole.MODEL and format_for(file.file_name) != GGUF:
+            raise OptionUnsupported(
+                f"A file of role {file.role} is a GGUF: convert it, and do not call it"
+                f" `.{file.file_name.rpartition('.')[2]}`.",
+                field=f"files[{index}].role",
+            )
+    if options.get("from"):
+        if any(file.role is not FileRole.ADAPTER for file in files):
+            # Ollama would take `from` and ignore the files without a word.
+            raise OptionUnsupported(
+                "With `from` there can be no file but one of role ADAPTER.", field="options.from"
+            )
+    elif roles[FileRole.SHARD]:
+        _check_shards(files, roles)
+    else:
+        _check_models(files, roles, allow_safetensors=allow_safetensors)
+
+
+def _check_shards(files: Sequence[_Named], roles: Counter[FileRole]) -> None:
+    if roles[FileRole.MODEL]:
+        raise OptionUnsupported(
+            "Shards are the model: there is no file of role MODEL beside them.", field="files"
+        )
+    numbers: dict[tuple[str, int], set[int]] = {}
+    for index, file in enumerate(files):
+        if file.role is not FileRole.SHARD:
+            continue
+        found = _SHARD.fullmatch(file.file_name)
+        if found is None:
+            raise FileNameInvalid(
+                "A shard is called PREFIX-00001-of-0000N.gguf, as llama.cpp splits a model.",
+                field=f"files[{index}].file_name",
+            )
+        numbers.setdefault((found["prefix"], int(found["count"])), set()).add(int(found["number"]))
+    if len(numbers) > 1:
+        raise OptionUnsupported("The shards are not all of one model, by their names.", field="files")
+    (_, count), present = next(iter(numbers.items()))
+    if (min(present), max(present), len(present)) != (1, count, count):
+        raise OptionUnsupported(
+            f"By their names there are {count} shards, numbered from 1; some are not here.", field="files"
+        )
+
+
+def _check_models(files: Sequence[_Named], roles: Counter[FileRole], *, allow_safetensors: bool) -> None:
+    names = [file.file_name for file in files if file.role is FileRole.MODEL]
+    formats = Counter(format_for(name) for name in names)
+    if not formats[SAFETENSORS]:
+        if formats[GGUF] != 1 or len(names) != 1:
+            raise OptionUnsupported(
+                "A model is one GGUF file of role MODEL, or all its shards, or a set of safetensors.",
+                field="files",
+            )
+        return
+    if not allow_safetensors:
+        # A malformed header kills the whole Ollama process (contract section 7), and this version reads
+        # no further than the first bytes.
+        raise OptionUnsupported(
+            "This service takes no safetensors (INGEST_ALLOW_SAFETENSORS is off): their headers are not yet"
+            " checked whole, and a malformed one kills Ollama. Convert the model to GGUF.",
+            field="files",
+        )
+    if formats[GGUF] or roles[FileRole.PROJECTOR]:
+        raise OptionUnsupported("Beside safetensors there is no GGUF but an adapter.", field="files")
+    if "config.json" not in names or not {"tokenizer.json", "tokenizer.model"} & set(names):
+        raise OptionUnsupported(
+            "A set of safetensors has a config.json, and a tokenizer.json or tokenizer.model.", field="files"
+        )

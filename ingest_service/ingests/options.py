@@ -1,0 +1,169 @@
+"""Which create options are taken: an allow-list with types and ranges, so that nothing is silently ignored.
+
+Ollama stores any parameter it is sent and ignores the unknown ones when the model is loaded; it would take
+`remote_host` too. So only what is listed here passes. What one target's version cannot do is refused
+there, before a byte is pushed to it (`forwarding/eras.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ingest_service.ingests.names import parse_model_name
+from ingest_service.vocabulary.errors import NameInvalid, OptionUnsupported
+from ingest_service.vocabulary.quantize import GGUF_TYPES, SAFETENSORS_TYPES
+
+MAX_TEXT_BYTES = 1024 * 1024
+#: Below gRPC's receive and send limits of 4 MiB, so that an ingest with its files can be answered.
+MAX_OPTIONS_BYTES = 3 * 1024 * 1024
+MAX_LIST = 1024
+MAX_PARAMETERS_BYTES = 128 * 1024
+_MAX_STOPS = 64
+_MAX_STOP_BYTES = 1024
+_INT32 = 2**31 - 1
+_ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    low: float
+    high: float
+    is_whole: bool = True
+
+    def says(self, value: object) -> str:
+        """What is wrong with the value; "" if nothing."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return "it must be a number"
+        if self.is_whole and value != int(value):
+            return "it must be a whole number"
+        return "" if self.low <= value <= self.high else f"it must be {self.low:g} to {self.high:g}"
+
+
+class _Switch:
+    @staticmethod
+    def says(value: object) -> str:
+        """What is wrong with the value; "" if nothing."""
+        return "" if isinstance(value, bool) else "it must be true or false"
+
+
+class _Stops:
+    @staticmethod
+    def says(value: object) -> str:
+        """What is wrong with the value; "" if nothing."""
+        is_list = isinstance(value, list) and 0 < len(value) <= _MAX_STOPS
+        if is_list and all(_is_stop(one) for one in cast("list[object]", value)):
+            return ""
+        return f"it must be a list of 1 to {_MAX_STOPS} texts of 1 to {_MAX_STOP_BYTES} bytes"
+
+
+def _is_stop(value: object) -> bool:
+    return isinstance(value, str) and 0 < _bytes(value) <= _MAX_STOP_BYTES
+
+
+#: Ollama's runtime parameters (its `api.Options`); each is passed on under its own name.
+PARAMETERS: Mapping[str, _Number | _Switch | _Stops] = {
+    "num_ctx": _Number(1, 2**24),
+    "num_batch": _Number(1, 65_536),
+    "num_gpu": _Number(-1, 65_536),
+    "main_gpu": _Number(0, 255),
+    "num_thread": _Number(0, 4096),
+    "use_mmap": _Switch(),
+    "num_keep": _Number(-1, _INT32),
+    "num_predict": _Number(-2, _INT32),
+    "seed": _Number(-_INT32, 2**32 - 1),
+    "top_k": _Number(-1, _INT32),
+    "top_p": _Number(0, 1, is_whole=False),
+    "min_p": _Number(0, 1, is_whole=False),
+    "typical_p": _Number(0, 1, is_whole=False),
+    "temperature": _Number(0, 100, is_whole=False),
+    "repeat_last_n": _Number(-1, _INT32),
+    "repeat_penalty": _Number(0, 100, is_whole=False),
+    "presence_penalty": _Number(-100, 100, is_whole=False),
+    "frequency_penalty": _Number(-100, 100, is_whole=False),
+    "stop": _Stops(),
+}
+
+
+def check_options(options: Mapping[str, Any], *, allow_from: bool) -> None:
+    """Raises OptionUnsupported, naming the field."""
+    for name, value in options.items():
+        if name in {"template", "system"}:
+            _check_text(value, f"options.{name}")
+        elif name == "licenses":
+            _check_licenses(value)
+        elif name == "messages":
+            _check_messages(value)
+        elif name == "parameters":
+            _check_parameters(value)
+        elif name == "quantize":
+            _check_quantize(value)
+        elif name == "from":
+            _check_from(value, allow_from=allow_from)
+        else:
+            raise OptionUnsupported("There is no such create option.", field=f"options.{name}")
+
+
+def _check_text(text: str, field: str) -> None:
+    if _bytes(text) > MAX_TEXT_BYTES:
+        raise OptionUnsupported(f"A text has at most {MAX_TEXT_BYTES} bytes.", field=field)
+
+
+def _check_licenses(licenses: Sequence[str]) -> None:
+    if len(licenses) > MAX_LIST:
+        raise OptionUnsupported(f"There are at most {MAX_LIST} licenses.", field="options.licenses")
+    for index, text in enumerate(licenses):
+        _check_text(text, f"options.licenses[{index}]")
+
+
+def _check_messages(messages: Sequence[Mapping[str, str]]) -> None:
+    if len(messages) > MAX_LIST:
+        raise OptionUnsupported(f"There are at most {MAX_LIST} messages.", field="options.messages")
+    for index, message in enumerate(messages):
+        if message.get("role") not in _ROLES:
+            raise OptionUnsupported(
+                f"A message's role is one of {', '.join(_ROLES)}.", field=f"options.messages[{index}].role"
+            )
+        _check_text(message.get("content", ""), f"options.messages[{index}].content")
+
+
+def _check_parameters(parameters: Mapping[str, Any]) -> None:
+    for name, value in parameters.items():
+        # A name that is none of ours may be anything, and is not repeated at length.
+        field = (
+            f"options.parameters.{name}" if len(name) <= 64 and name.isprintable() else "options.parameters"
+        )
+        rule = PARAMETERS.get(name)
+        if rule is None:
+            raise OptionUnsupported(
+                f"There is no such parameter; there are: {', '.join(sorted(PARAMETERS))}.", field=field
+            )
+        wrong = rule.says(value)
+        if wrong:
+            raise OptionUnsupported(f"The parameter `{name}` cannot be that: {wrong}.", field=field)
+
+
+def _check_quantize(text: str) -> None:
+    if text.upper() not in GGUF_TYPES and text.lower() not in SAFETENSORS_TYPES:
+        raise OptionUnsupported(
+            f"One can quantize to {', '.join(GGUF_TYPES)} (Ollama before 0.34.1) or, safetensors from 0.34.1"
+            f" on, to {', '.join(SAFETENSORS_TYPES)}.",
+            field="options.quantize",
+        )
+
+
+def _check_from(text: str, *, allow_from: bool) -> None:
+    if not allow_from:
+        raise OptionUnsupported(
+            "This service builds upon no models that are on the targets (INGEST_ALLOW_FROM is off).",
+            field="options.from",
+        )
+    try:
+        parse_model_name(text, field="options.from")
+    except NameInvalid as error:
+        raise OptionUnsupported(error.message, field="options.from") from None
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))

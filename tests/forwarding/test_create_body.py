@@ -1,0 +1,177 @@
+"""The exact JSON of a create, as a target got it, and that Ollama of that era makes the model of it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import pytest
+
+from ingest_service.vocabulary.states import DeploymentState, FileRole
+from tests.forwarding.world import World, calls
+from tests.ollama_emulator import Fault, OllamaEmulator, sample_gguf
+from tests.ollama_emulator.names import parse
+from tests.support.files import digest
+
+MODEL, PROJECTOR, ADAPTER, SHARD = FileRole.MODEL, FileRole.PROJECTOR, FileRole.ADAPTER, FileRole.SHARD
+WEIGHTS = sample_gguf({"general.file_type": 1}, [("token_embd.weight", (32, 2), 1, None)])
+MMPROJ = sample_gguf({"general.type": "mmproj"})
+LORA = sample_gguf({"general.type": "adapter"})
+SHARDS = [sample_gguf({"split.no": number, "split.count": 2}) for number in (0, 1)]
+SAFE = struct.pack("<Q", 2) + b"{}"
+SAFE_SET = [
+    ("model.safetensors", MODEL, SAFE),
+    ("config.json", MODEL, b'{"architectures":["LlamaForCausalLM"]}'),
+    ("tokenizer.json", MODEL, b'{"model":{}}'),
+]
+#: Out of the order that Ollama sorts by, under names that are not to reach it.
+TOGETHER = [("zzz.gguf", ADAPTER, LORA), ("aaa.gguf", PROJECTOR, MMPROJ), ("mmm.bin", MODEL, WEIGHTS)]
+TOGETHER_FILES = {"projector.gguf": digest(MMPROJ), "model.gguf": digest(WEIGHTS)}
+OPTIONS: dict[str, Any] = {
+    "template": "{{ .Prompt }}",
+    "system": "Be brief.",
+    "licenses": ["MIT", "and more"],
+    "parameters": {"num_ctx": 4096.0, "temperature": 0.5, "seed": 7.0, "use_mmap": True, "stop": ["a", "b"]},
+    "messages": [{"role": "user", "content": "hi"}, {"role": "assistant"}],
+}
+OPTIONS_BODY: dict[str, Any] = {
+    "template": "{{ .Prompt }}",
+    "system": "Be brief.",
+    "license": ["MIT", "and more"],
+    "parameters": {"num_ctx": 4096, "temperature": 0.5, "seed": 7, "use_mmap": True, "stop": ["a", "b"]},
+    "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}],
+}
+Files = list[tuple[str, FileRole, bytes]]
+
+
+async def created(world: World, emulator: OllamaEmulator, files: Files, **request: Any) -> dict[str, Any]:
+    """The body that the target got for it; the deployment is READY."""
+    ingest_id = await world.stored_set(files, **request)
+    world.worker()
+    ingest = await world.done(ingest_id)
+    deployment = ingest.deployments[0]
+    assert deployment.state is DeploymentState.READY, deployment.failure
+    (call,) = emulator.calls.named("create")
+    body = dict(call.json)
+    assert body.pop("model") == "m:latest"
+    assert body.pop("stream") is True
+    # The digest that is recorded is that of the model's layer, not of another one's.
+    manifest = emulator.models.load(parse("m"))
+    assert manifest is not None
+    assert deployment.layer_digest == next(one.digest for one in manifest.layers if one.kind == "model")
+    return body
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.33.0", "0.40.0"])
+async def test_every_option_under_its_name_at_ollama(
+    world: World, emulator: OllamaEmulator, version: str
+) -> None:
+    emulator.version = version
+    body = await created(world, emulator, [("x.gguf", MODEL, WEIGHTS)], options=OPTIONS)
+    assert body == {"files": {"model.gguf": digest(WEIGHTS)}, **OPTIONS_BODY}
+    # Whole numbers are written as such.
+    raw = emulator.calls.named("create")[0].json["parameters"]
+    assert [type(raw[name]) for name in ("num_ctx", "seed", "temperature")] == [int, int, float]
+
+
+@pytest.mark.parametrize("version", ["0.11.0", "0.24.0", "0.33.0"])
+async def test_a_model_with_projector_and_adapter(
+    world: World, emulator: OllamaEmulator, version: str
+) -> None:
+    emulator.version = version
+    body = await created(world, emulator, TOGETHER)
+    assert body == {"files": TOGETHER_FILES, "adapters": {"adapter.gguf": digest(LORA)}}
+
+
+@pytest.mark.parametrize("version", ["0.34.1", "0.40.0", "0.0.0"])
+async def test_a_model_with_projector_where_adapters_are_refused(
+    world: World, emulator: OllamaEmulator, version: str
+) -> None:
+    emulator.version = version
+    assert await created(world, emulator, TOGETHER[1:]) == {"files": TOGETHER_FILES}
+
+
+@pytest.mark.parametrize("version", ["0.30.0", "0.33.0", "0.34.1", "0.40.0"])
+async def test_shards_keep_their_names(world: World, emulator: OllamaEmulator, version: str) -> None:
+    emulator.version = version
+    names = ["m-00002-of-00002.gguf", "m-00001-of-00002.gguf"]
+    body = await created(world, emulator, [(names[0], SHARD, SHARDS[1]), (names[1], SHARD, SHARDS[0])])
+    assert body == {"files": {names[0]: digest(SHARDS[1]), names[1]: digest(SHARDS[0])}}
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.33.0"])
+@pytest.mark.parametrize("options", [{}, {"quantize": "Q4_K_M"}])
+async def test_a_set_of_safetensors_keeps_its_names(
+    world: World, emulator: OllamaEmulator, version: str, options: dict[str, Any]
+) -> None:
+    emulator.version = version
+    body = await created(world, emulator, SAFE_SET, options=options)
+    assert body == {"files": {name: digest(data) for name, _, data in SAFE_SET}, **options}
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.33.0"])
+async def test_quantize(world: World, emulator: OllamaEmulator, version: str) -> None:
+    emulator.version = version
+    body = await created(world, emulator, [("x.gguf", MODEL, WEIGHTS)], options={"quantize": "q4_k_m"})
+    assert body == {"files": {"model.gguf": digest(WEIGHTS)}, "quantize": "q4_k_m"}
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.33.0"])
+@pytest.mark.parametrize("lora", [True, False])
+async def test_from_a_model_that_is_there(
+    world: World, emulator: OllamaEmulator, version: str, *, lora: bool
+) -> None:
+    emulator.version = version
+    base = await world.stored(WEIGHTS, "base")
+    world.worker()
+    await world.done(base)
+    emulator.calls.clear()
+    files = [("l.gguf", ADAPTER, LORA)] if lora else []
+    body = await created(world, emulator, files, options={"from": "base", "system": "x"})
+    adapters = {"adapters": {"adapter.gguf": digest(LORA)}} if lora else {}
+    assert body == {"from": "base", "system": "x"} | adapters
+
+
+async def test_from_a_model_that_is_not_there_is_never_sent(world: World, emulator: OllamaEmulator) -> None:
+    ingest_id = await world.stored_set([("l.gguf", ADAPTER, LORA)], options={"from": "base"})
+    world.worker()
+    deployment = (await world.done(ingest_id)).deployments[0]
+    assert deployment.state is DeploymentState.FAILED
+    assert deployment.failure is not None
+    assert deployment.failure.reason == "TARGET_REFUSED"
+    assert "no model base" in deployment.failure.message
+    # Nothing was pushed, and above all nothing created: Ollama would have gone to a registry.
+    assert calls(emulator) == "version show"
+
+
+async def test_from_a_model_that_goes_while_the_adapter_is_pushed(
+    world: World, emulator: OllamaEmulator
+) -> None:
+    base = await world.stored(WEIGHTS, "base")
+    world.worker()
+    await world.done(base)
+    emulator.calls.clear()
+    # The first look finds it, the second does not.
+    gone = '{"error":"model \'base\' not found"}'
+    emulator.faults.add(Fault("respond", "show", after=1, status=404, body=gone))
+    ingest_id = await world.stored_set([("l.gguf", ADAPTER, LORA)], options={"from": "base"})
+    deployment = (await world.done(ingest_id)).deployments[0]
+    assert deployment.state is DeploymentState.FAILED
+    assert calls(emulator) == "version show head post show"
+
+
+@pytest.mark.parametrize(("options", "creates"), [({"quantize": "Q4_K_M"}, 2), ({"system": "x"}, 1)])
+async def test_a_lost_answer_to_quantize_is_not_settled_by_the_bytes_as_they_were(
+    world: World, emulator: OllamaEmulator, options: dict[str, Any], creates: int
+) -> None:
+    """A model with the uploaded digest is just what was not asked for; without `quantize` it is."""
+    emulator.faults.add(Fault("reset", "create"))
+    plain = {"modified_at": "2026-01-01T00:00:00Z", "modelfile": f"FROM /b/sha256-{digest(WEIGHTS)[7:]}"}
+    emulator.faults.add(Fault("respond", "show", after=1, status=200, body=json.dumps(plain)))
+    ingest_id = await world.stored_set([("x.gguf", MODEL, WEIGHTS)], options=options)
+    world.worker()
+    deployment = (await world.done(ingest_id)).deployments[0]
+    assert deployment.state is DeploymentState.READY
+    assert len(emulator.calls.named("create")) == creates
+    assert (deployment.layer_digest == digest(WEIGHTS)) == (creates == 1)

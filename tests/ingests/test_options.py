@@ -1,0 +1,135 @@
+"""The allow-list of create options: names, types and ranges, each refusal naming its field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ingest_service.ingests.options import MAX_TEXT_BYTES, PARAMETERS, check_options
+from ingest_service.vocabulary.errors import OptionUnsupported
+
+#: For each parameter the ends of its range, or what else it may be.
+GOOD: dict[str, list[Any]] = {
+    "num_ctx": [1, 4096.0, 2**24],
+    "num_batch": [1, 65_536],
+    "num_gpu": [-1, 0, 999],
+    "main_gpu": [0, 255],
+    "num_thread": [0, 4096],
+    "use_mmap": [True, False],
+    "num_keep": [-1, 2**31 - 1],
+    "num_predict": [-2, 2**31 - 1],
+    "seed": [-(2**31) + 1, 2**32 - 1],
+    "top_k": [-1, 40],
+    "top_p": [0, 0.9, 1],
+    "min_p": [0, 0.05, 1],
+    "typical_p": [0, 1.0],
+    "temperature": [0, 0.7, 100],
+    "repeat_last_n": [-1, 64],
+    "repeat_penalty": [0, 1.1, 100],
+    "presence_penalty": [-100, 1.5],
+    "frequency_penalty": [-100, 1.5],
+    "stop": [["<|im_end|>"], ["a", "b"], ["x"] * 64, ["x" * 1024]],
+}
+BAD: dict[str, list[Any]] = {
+    "num_ctx": [0, -1, 2**24 + 1, 1.5, 1e300, "4096", True, None, [1], {}],
+    "num_batch": [0, 65_537],
+    "num_gpu": [-2, 65_537],
+    "main_gpu": [-1, 256],
+    "num_thread": [-1, 4097],
+    "use_mmap": [1, 0.0, "true", None],
+    "num_keep": [-2, 0.5],
+    "num_predict": [-3],
+    "seed": [2**32, -(2**31) - 1, 0.5],
+    "top_k": [-2, 1.5],
+    "top_p": [-0.01, 1.01, "1"],
+    "min_p": [-0.01, 1.01],
+    "typical_p": [1.01],
+    "temperature": [-0.1, 100.1, True],
+    "repeat_last_n": [-2, 0.5],
+    "repeat_penalty": [-0.1, 101],
+    "presence_penalty": [-101, 101],
+    "frequency_penalty": [-101, 101],
+    "stop": ["text", [], [""], [1], ["a", None], ["x"] * 65, ["x" * 1025], ["\u00e4" * 513]],
+}
+
+
+def refused_field(options: dict[str, Any], *, allow_from: bool = True) -> str | None:
+    with pytest.raises(OptionUnsupported) as caught:
+        check_options(options, allow_from=allow_from)
+    assert caught.value.message.isprintable()
+    return caught.value.field
+
+
+def test_every_parameter_is_tried_here() -> None:
+    assert set(GOOD) == set(BAD) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in GOOD for value in GOOD[name]])
+def test_a_good_parameter_passes(name: str, value: Any) -> None:
+    check_options({"parameters": {name: value}}, allow_from=False)
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name in BAD for value in BAD[name]])
+def test_a_bad_parameter_is_refused_by_its_name(name: str, value: Any) -> None:
+    assert refused_field({"parameters": {name: value}}) == f"options.parameters.{name}"
+
+
+@pytest.mark.parametrize("name", ["mirostat", "NUM_CTX", "num ctx", "remote_host", ""])
+def test_an_unknown_parameter_is_refused_by_its_name(name: str) -> None:
+    assert refused_field({"parameters": {"num_ctx": 1, name: 1}}) == f"options.parameters.{name}"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\u202e", "x" * 65])
+def test_a_name_that_cannot_be_repeated_is_not(name: str) -> None:
+    assert refused_field({"parameters": {name: 1}}) == "options.parameters"
+
+
+@pytest.mark.parametrize("name", ["remote_host", "files", "renderer", "stream", "model"])
+def test_what_is_no_option_is_refused(name: str) -> None:
+    assert refused_field({name: "x"}) == f"options.{name}"
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"template": "LONG"}, "options.template"),
+        ({"system": "LONG"}, "options.system"),
+        ({"licenses": ["a", "LONG"]}, "options.licenses[1]"),
+        ({"licenses": ["a"] * 1025}, "options.licenses"),
+        ({"messages": [{"role": "user", "content": "LONG"}]}, "options.messages[0].content"),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "tool"}]}, "options.messages[1].role"),
+        ({"messages": [{"content": "a"}]}, "options.messages[0].role"),
+        ({"messages": [{"role": "user"}] * 1025}, "options.messages"),
+        ({"quantize": "Q5_K_M"}, "options.quantize"),
+        ({"quantize": "q"}, "options.quantize"),
+        ({"from": "registry.example/library/llama"}, "options.from"),
+        ({"from": "llama:cloud"}, "options.from"),
+        ({"from": "gpt-oss:120b-cloud"}, "options.from"),
+        ({"from": "../x"}, "options.from"),
+    ],
+)
+def test_a_bad_option_is_refused_by_its_name(options: dict[str, Any], field: str) -> None:
+    # One byte too many, though fewer characters than the limit.
+    long = "\u00e4" * (MAX_TEXT_BYTES // 2) + "x"
+    assert refused_field(_with_text(options, long)) == field
+    if "LONG" in str(options):
+        check_options(_with_text(options, long[:-1]), allow_from=True)
+
+
+def _with_text(value: Any, long: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_text(one, long) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_with_text(one, long) for one in value]
+    return long if value == "LONG" else value
+
+
+@pytest.mark.parametrize("quantize", ["Q4_K_M", "q4_k_s", "f16", "INT4", "mxfp8"])
+def test_what_one_era_or_another_quantizes_to_passes(quantize: str) -> None:
+    check_options({"quantize": quantize}, allow_from=False)
+
+
+def test_from_is_off_unless_it_is_switched_on() -> None:
+    check_options({"from": "library/llama:8b"}, allow_from=True)
+    assert refused_field({"from": "library/llama:8b"}, allow_from=False) == "options.from"
