@@ -64,14 +64,14 @@ protos: $(DEV) ## generate the Python stubs from protos/
 lock: $(DEV) ## resolve the dependencies anew and pin them with hashes
 	$(BIN)/python scripts/lock.py
 
-bench: $(DEV) ## benchmarks
+bench: ## benchmarks (not there yet)
 	@echo "make bench: not there yet (see README, What is not there yet)" >&2; exit 2
 
 soak: $(DEV) ## the tests that take minutes
 	@sh scripts/test_needs.sh
 	$(BIN)/python -m pytest -m soak --override-ini timeout=3600
 
-fuzz: $(DEV) ## fuzzers of the file readers
+fuzz: ## fuzzers of the file readers (not there yet)
 	@echo "make fuzz: not there yet (see README, What is not there yet)" >&2; exit 2
 
 test-ollama: $(DEV) ## the contract tests against a real Ollama at OLLAMA_URL

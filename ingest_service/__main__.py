@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("serve", "run the service until SIGTERM"),
         ("migrate", "bring the database's schema up to date"),
-        ("check", "check the settings and print them"),
+        ("check", "print the settings in force, if they can be read"),
         ("sweep", "expire old uploads and remove unreferenced bytes, once, beside a running service"),
     ):
         added = commands.add_parser(
@@ -54,9 +54,12 @@ def _sweep(settings: Settings, arguments: argparse.Namespace) -> int:
         sys.stderr.write("another process is sweeping; try again in a minute\n")
         return _BUSY
     would = "would be " if arguments.dry_run else ""
-    sys.stdout.writelines(f"ingest {would}expired: {name}\n" for name in report.expired_ingests)
-    sys.stdout.writelines(f"blob {would}removed: {name}\n" for name in report.removed_blobs)
-    sys.stdout.write(f"{report.removed_bytes} bytes {would}removed\n")
+    sys.stdout.write(f"store: {settings.data_dir}\n")
+    for name in report.expired_ingests:
+        sys.stdout.write(f"ingest {would}expired: {name} ({report.sizes_bytes[name]} bytes)\n")
+    for name in report.removed_blobs:
+        sys.stdout.write(f"blob {would}removed: {name} ({report.sizes_bytes[name]} bytes)\n")
+    sys.stdout.write(f"{sum(report.sizes_bytes.values())} bytes {would}removed\n")
     if report.stopped:
         sys.stderr.write(f"stopped: {report.stopped}\n")
         return _BUSY

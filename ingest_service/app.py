@@ -29,6 +29,7 @@ from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
 from ingest_service.storage import FileExecutor, LocalBlobStore, Sha256
+from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.posix import make_directory
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
 
@@ -291,6 +292,11 @@ async def serve(settings: Settings) -> None:
 
 async def sweep_once(settings: Settings, *, dry_run: bool, beyond_brake: bool) -> SweepReport | None:
     """One sweep beside whatever else runs; None if another process is at it. Raises StartError."""
+    if await asyncio.to_thread(read_store_id, settings.data_dir) is None:
+        # A sweep makes nothing: in the wrong directory it would only say that there is nothing to do.
+        raise StartError(
+            f"INGEST_DATA_DIR {settings.data_dir} holds no store: give the sweep the settings of the service."
+        )
     service = Service(settings)
     try:
         await service.open()

@@ -7,6 +7,7 @@ which. MODEL=path pushes that file; else a small valid GGUF is made. KEEP=1 leav
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -40,7 +41,7 @@ def ollama_version(url: str) -> str | None:
     try:
         with _OPENER.open(f"{url}/api/version", timeout=3) as response:
             return str(json.load(response)["version"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, http.client.HTTPException):
         return None
 
 
@@ -170,4 +171,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted: the demo's service and its store are gone") from None

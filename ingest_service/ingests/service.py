@@ -125,7 +125,7 @@ class Ingests:
             return await tx.ingests.save(before, change.after, change.events, change.now)
 
         ingest = await self._database.transact(work)
-        _log.info("ingest cancelled", extra={"ingest": ingest.id, "state": ingest.state})
+        _log.info("cancel asked for", extra={"ingest": ingest.id, "state": ingest.state})
         for listener in self._cancel_listeners:
             listener(ingest)
         return ingest

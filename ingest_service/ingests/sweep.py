@@ -43,6 +43,8 @@ class SweepReport:
     expired_ingests: list[str] = field(default_factory=list)
     removed_blobs: list[str] = field(default_factory=list)
     removed_bytes: int = 0
+    #: Bytes that each of them frees.
+    sizes_bytes: dict[str, int] = field(default_factory=dict)
     #: Set when the brake stopped the removal of blobs.
     stopped: str = ""
 
@@ -121,12 +123,12 @@ class Sweeper:
         before = self._clock() - timedelta(seconds=self._settings.upload_expiry_seconds)
         stale = await self._database.read(lambda tx: tx.files.without_progress_since(before, _PAGE))
         for file in stale:
-            if dry_run:
-                report.expired_ingests.append(file.ingest_id)
-            elif not await self._lease():
+            if not dry_run and not await self._lease():
                 return
-            elif await self._expire_one(file, before):
+            if dry_run or await self._expire_one(file, before):
                 report.expired_ingests.append(file.ingest_id)
+                report.sizes_bytes[file.ingest_id] = file.committed_size
+            if not dry_run and file.ingest_id in report.sizes_bytes:
                 _log.info("expired an upload", extra={"ingest": file.ingest_id, "file": file.file_name})
 
     async def _expire_one(self, file: File, before: datetime) -> bool:
@@ -176,6 +178,7 @@ class Sweeper:
             if dry_run or await self._remove_blob(blob):
                 report.removed_blobs.append(blob.sha256)
                 report.removed_bytes += blob.size_bytes
+                report.sizes_bytes[blob.sha256] = blob.size_bytes
 
     async def _remove_blob(self, blob: Blob) -> bool:
         if not await self._database.transact(lambda tx: tx.blobs.mark_deleting(blob.sha256)):

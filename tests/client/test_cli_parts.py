@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 from pathlib import Path
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
-from model_ingest import Accepted, Hashing, Moved
+from model_ingest import Accepted, ConnectionLostError, Hashing, Moved, Waiting
+from model_ingest.cli._commands import Session
 from model_ingest.cli._json_view import JsonView
 from model_ingest.cli._jsonable import jsonable
 from model_ingest.cli._parser import parse
 from model_ingest.cli._plain_view import PlainView
 from model_ingest.cli._rich_view import RichView
+from model_ingest.cli._run import _failed
 from model_ingest.cli._tables import ingest_text, model_table, model_text, target_table
 from model_ingest.cli._throttle import Throttle
 from model_ingest.cli._view import choose
@@ -243,3 +246,34 @@ def test_tables_and_texts():
     assert "failure: bad [31march (TARGET_REFUSED)" in text
     assert "\x1b" not in text
     assert "no" in target_table([Target(name="targets/a", message="refused")])[1]
+
+
+def test_a_server_that_is_lost_for_good_leaves_word_of_what_is_safe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    session = Session()
+    file = File(file_name="m.gguf", state=File.STATE_UPLOADING)
+    file.size_bytes, file.committed_size = 2_000_000, 1_500_000
+    session.ingest = Ingest(name="ingests/i1", state=Ingest.STATE_UPLOADING, files=[file])
+    session.resumable = True
+    options = argparse.Namespace(command="push", json=False)
+    assert _failed(ConnectionLostError("lost it"), options, session) == 5
+    said = capsys.readouterr().err
+    assert "1.5 MB of 2.0 MB of m.gguf were safe on the server as ingests/i1" in said
+    assert "next: run the same command again" in said
+
+
+def test_an_outage_is_told_once_until_something_moves(capsys: pytest.CaptureFixture[str]) -> None:
+    view = PlainView()
+    outage = Waiting("m.gguf", ConnectionLostError("lost it"), 1.0)
+    view.update(outage)
+    view.update(outage)
+    view.update(Moved(Ingest(), None))
+    view.update(outage)
+    assert (
+        capsys.readouterr().out.splitlines()
+        == [
+            "m.gguf: lost it; trying again, nothing committed is lost",
+        ]
+        * 2
+    )

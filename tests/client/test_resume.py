@@ -52,6 +52,8 @@ async def test_a_link_that_is_cut_every_few_bytes(
         ended = await run(proxy.address, "push", path, "--name", "m")
         assert (ended.code, ended.err) == (0, "")
         assert proxy.connections >= 4
+    # Each outage is told once, in the middle of the progress.
+    assert "trying again, nothing committed is lost" in ended.out
     assert stored(tmp_path) == DATA
     starts = started_at(service)
     assert starts == sorted(starts)
@@ -121,3 +123,17 @@ async def test_the_server_is_killed_in_the_middle(
         assert (process.returncode, errors) == (0, b"")
     assert stored(tmp_path) == DATA
     assert started_at(service)[-1] >= MEBIBYTE
+
+
+async def test_what_is_run_again_says_where_it_goes_on(service: ServiceProcess, path: Path) -> None:
+    plan = Plan(up=Faults(bytes_per_second=4 * MEBIBYTE))
+    async with TcpProxy(service.address, lambda number: plan) as proxy:
+        process = await start(proxy.address, "push", path, "--name", "m")
+        assert process.stdout is not None
+        while b"committed" not in (line := await process.stdout.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        await process.communicate()
+        again = await run(proxy.address, "push", path, "--name", "m")
+    assert again.code == 0
+    assert re.search(r"^model\.gguf: going on at \S+ MB of 11\.5 MB$", again.out, re.MULTILINE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from tests.conftest import StartService
@@ -21,7 +22,8 @@ DATA = gguf(300_000)
 
 async def run_sweep(service: RunningService, *options: str, **settings: Any) -> tuple[int, str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
-    values = environment(service.settings.data_dir, service.settings.database_url, **settings)
+    data_dir = settings.pop("data_dir", service.settings.data_dir)
+    values = environment(data_dir, service.settings.database_url, **settings)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ingest_service", "sweep", *options,
         cwd=ROOT, env={**inherited, **values}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -43,8 +45,20 @@ async def test_a_sweep_by_hand_gets_its_turn_beside_a_running_service(
     await asyncio.sleep(1.1)  # the expiry's own second, by the wall clock of another process
     name = left.ingest.removeprefix("ingests/")
     code, out, err = await run_sweep(service, "--dry-run", upload_expiry_seconds=1)
-    assert (code, out) == (0, f"ingest would be expired: {name}\n0 bytes would be removed\n"), err
+    store = f"store: {service.settings.data_dir}\n"
+    said = store + f"ingest {{}}expired: {name} (1000 bytes)\n1000 bytes {{}}removed\n"
+    assert (code, out) == (0, said.format("would be ", "would be ")), err
     assert (await get(service.ingests, left.name)).files[0].state == UPLOADING
     code, out, err = await run_sweep(service, upload_expiry_seconds=1)
-    assert (code, out) == (0, f"ingest expired: {name}\n0 bytes removed\n"), err
+    assert (code, out) == (0, said.format("", "")), err
     assert not left.partial.exists()
+
+
+async def test_a_sweep_of_a_directory_that_holds_no_store_makes_none(
+    service: RunningService, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    code, out, err = await run_sweep(service, "--dry-run", data_dir=elsewhere)
+    assert (code, out) == (2, "")
+    assert f"INGEST_DATA_DIR {elsewhere} holds no store" in err
+    assert not elsewhere.exists()

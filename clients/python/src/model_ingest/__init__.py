@@ -39,7 +39,7 @@ from model_ingest._limits import Limits
 from model_ingest._modelfile import Modelfile, read_modelfile
 from model_ingest._status import from_ingest as error_of
 from model_ingest._sync import Client
-from model_ingest._updates import Accepted, Hashing, Moved, OnUpdate, Update
+from model_ingest._updates import Accepted, Hashing, Moved, OnUpdate, Update, Waiting
 from model_ingest.v1.catalog_service_pb2 import VerifyModelResponse
 from model_ingest.v1.errors_pb2 import Failure, Reason
 from model_ingest.v1.ingest_service_pb2 import Capabilities, FileSpec, WatchIngestResponse
@@ -90,6 +90,7 @@ __all__ = [
     "Update",
     "UploadInterruptedError",
     "VerifyModelResponse",
+    "Waiting",
     "WatchIngestResponse",
     "error_of",
     "read_modelfile",

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,7 @@ from model_ingest._memory import PushMemory, Remembered
 from model_ingest._retry import repeat, run
 from model_ingest._source import FileSource
 from model_ingest._status import from_ingest
-from model_ingest._updates import Accepted, Hashing, OnUpdate, Update
+from model_ingest._updates import Accepted, Hashing, OnUpdate, Update, Waiting
 from model_ingest._upload import COMPLETE, UploadStrategy, chunk_bytes_for
 from model_ingest.v1.ingest_service_pb2 import (
     Capabilities,
@@ -234,10 +235,16 @@ class Push:
             )
             # What an earlier run, or an earlier call, brought there need not be sent again.
             look_first = file.state == File.STATE_UPLOADING
-            while not await self._is_kept(strategy, await run(strategy, backoff, look_first=look_first)):
+            on_wait = partial(self._waits, file.file_name)
+            while not await self._is_kept(
+                strategy, await run(strategy, backoff, look_first=look_first, on_wait=on_wait)
+            ):
                 error = StalledError(f"{file.file_name} takes bytes again: its server went away at the end")
                 await asyncio.sleep(backoff.after(error))
                 look_first = True
+
+    def _waits(self, file_name: str, error: IngestError, delay_seconds: float) -> None:
+        self._tell(Waiting(file_name, error, delay_seconds))
 
     async def _is_kept(self, strategy: UploadStrategy, file: File) -> bool:
         """Whether a file that was sent is there. One whose server dies while it verifies it, is not."""

@@ -12,6 +12,7 @@ from model_ingest._errors import IngestError
 _Result = TypeVar("_Result")
 _Result_co = TypeVar("_Result_co", covariant=True)
 Sleep = Callable[[float], Awaitable[None]]
+OnWait = Callable[[IngestError, float], None]
 
 
 class Strategy(Protocol[_Result_co]):
@@ -25,12 +26,18 @@ class Strategy(Protocol[_Result_co]):
 
 
 async def run(
-    strategy: Strategy[_Result], backoff: Backoff, *, look_first: bool = False, sleep: Sleep = asyncio.sleep
+    strategy: Strategy[_Result],
+    backoff: Backoff,
+    *,
+    look_first: bool = False,
+    sleep: Sleep = asyncio.sleep,
+    on_wait: OnWait | None = None,
 ) -> _Result:
     """Tries until there is a result; raises the last error once `backoff` says that it is no use.
 
     A failed try is never simply repeated: `recover` looks first. `recover` may fail as well,
-    and is then what is tried again. `look_first`: the server may have something already.
+    and is then what is tried again. `look_first`: the server may have something already. `on_wait`
+    hears why the next try waits, and how long.
     """
     looked = not look_first
     while True:
@@ -43,6 +50,8 @@ async def run(
             return await strategy.attempt()
         except IngestError as error:
             delay_seconds = backoff.after(error)
+            if on_wait is not None:
+                on_wait(error, delay_seconds)
         looked = False
         await sleep(delay_seconds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from model_ingest._errors import IngestError
 from model_ingest.v1.resources_pb2 import Event, Ingest
 
 
@@ -26,6 +27,15 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """An upload broke off, and is tried again after `delay_seconds`; what was committed is safe."""
+
+    file_name: str
+    error: IngestError
+    delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """Something moved at the server. `ingest` is a copy of it as it stands; no `event`: mere progress."""
 
@@ -33,5 +43,5 @@ class Moved:
     event: Event | None
 
 
-Update = Hashing | Accepted | Moved
+Update = Hashing | Accepted | Waiting | Moved
 OnUpdate = Callable[[Update], None]

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from model_ingest._clean import printable
 from model_ingest._client import AsyncClient
 from model_ingest._status import from_ingest
-from model_ingest._updates import Accepted, Hashing, OnUpdate, Update
+from model_ingest._updates import Accepted, Moved, OnUpdate, Update
 from model_ingest.cli import _tables
 from model_ingest.cli._json_view import emit
 from model_ingest.cli._jsonable import jsonable
@@ -33,7 +33,7 @@ class Session:
         """Updates for the view, noted on the way."""
 
         def on_update(update: Update) -> None:
-            if not isinstance(update, Hashing):
+            if isinstance(update, Accepted | Moved):
                 self.ingest = update.ingest
             if isinstance(update, Accepted):
                 self.resumable = update.resumable

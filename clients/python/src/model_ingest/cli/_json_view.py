@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from model_ingest._errors import IngestError
-from model_ingest._updates import Accepted, Hashing, Moved, Update
+from model_ingest._updates import Accepted, Hashing, Moved, Update, Waiting
 from model_ingest.cli._jsonable import jsonable
 from model_ingest.cli._throttle import Throttle
 from model_ingest.v1.ingest_service_pb2 import DeploymentProgress, FileProgress, Progress
@@ -15,7 +15,7 @@ from model_ingest.v1.resources_pb2 import Deployment, File, Ingest
 
 
 class JsonView:
-    """Objects of `type` hashing, accepted, event, progress; at the end result (or error)."""
+    """Objects of `type` hashing, accepted, event, progress, waiting; at the end result (or error)."""
 
     def __init__(self) -> None:
         self._throttle = Throttle()
@@ -39,6 +39,13 @@ class JsonView:
                     hashed_bytes=update.hashed_bytes,
                     size_bytes=update.size_bytes,
                 )
+        elif isinstance(update, Waiting):
+            emit(
+                "waiting",
+                file_name=update.file_name,
+                error=error_object(update.error),
+                delay_seconds=round(update.delay_seconds, 3),
+            )
         elif isinstance(update, Accepted):
             emit("accepted", resumable=update.resumable, ingest=jsonable(update.ingest))
         elif update.event is not None:

@@ -64,14 +64,14 @@ def _parser() -> argparse.ArgumentParser:
     watch = add("watch", "follow an ingest to its end")
     _add_ingest(watch)
     watch.add_argument(
-        "--after", type=_sequence, default=0, metavar="N", help="only events with a higher number"
+        "--after", type=_number, default=0, metavar="N", help="only events with a higher number"
     )
 
     _add_ingest(add("status", "where an ingest stands now"))
 
     listing = add("ls", "list the models, or the ingests")
     listing.add_argument("--ingests", action="store_true", help="list ingests, newest first")
-    listing.add_argument("--limit", type=_positive, metavar="N", help="at most so many")
+    listing.add_argument("--limit", type=_count, metavar="N", help="at most so many")
 
     _add_model(add("show", "one model: files, digests, where it runs"))
     _add_ingest(add("cancel", "stop an ingest"))
@@ -81,14 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_targets(retry, "only this target")
     _add_detach(retry)
 
-    _add_model(add("verify", "read the stored bytes again and ask the targets"))
+    _add_model(add("verify", "read the stored bytes again and ask the targets (not served yet)"))
 
-    deploy = add("deploy", "bring a stored model to more targets")
+    deploy = add("deploy", "bring a stored model to more targets (not served yet)")
     _add_model(deploy)
     _add_targets(deploy, "to this target (none given: to all)")
     _add_detach(deploy)
 
-    remove = add("rm", "remove a model from the catalog")
+    remove = add("rm", "remove a model from the catalog (not served yet)")
     _add_model(remove)
     _add_targets(remove, "from this target as well")
     remove.add_argument("--all-targets", action="store_true", help="from every target it was deployed to")
@@ -154,14 +154,14 @@ def _role(text: str) -> tuple[str, Path]:
     return word.lower(), Path(path)
 
 
-def _sequence(text: str) -> int:
+def _number(text: str) -> int:
     number = int(text)
     if number < 0:
         raise argparse.ArgumentTypeError("must not be negative")
     return number
 
 
-def _positive(text: str) -> int:
+def _count(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")

@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Self
 
 from model_ingest._clean import printable
-from model_ingest._updates import Accepted, Hashing, Moved, Update
+from model_ingest._updates import Accepted, Hashing, Moved, Update, Waiting
 from model_ingest.cli._throttle import Throttle
 from model_ingest.cli._view import last_word
-from model_ingest.cli._words import amount, describe
+from model_ingest.cli._words import amount, describe, goes_on, waits
 from model_ingest.v1.resources_pb2 import Deployment, File, Ingest
 
 
@@ -18,6 +18,7 @@ class PlainView:
 
     def __init__(self, throttle: Throttle | None = None) -> None:
         self._throttle = throttle or Throttle()
+        self._is_waiting = False
 
     def __enter__(self) -> Self:
         return self
@@ -33,6 +34,8 @@ class PlainView:
             self._progress(("hash", update.file_name), "hashed", update.hashed_bytes, update.size_bytes)
         elif isinstance(update, Accepted):
             self._accepted(update.ingest)
+        elif isinstance(update, Waiting):
+            self._waiting(update)
         else:
             self._moved(update)
 
@@ -47,8 +50,17 @@ class PlainView:
             if file.state == File.STATE_STORED:
                 name, digest = printable(file.file_name), printable(file.sha256)
                 _say(f"{name}: stored already as {digest}, nothing to send")
+            elif file.committed_size:
+                _say(goes_on(file))
+
+    def _waiting(self, waiting: Waiting) -> None:
+        # Once for each outage: a minute of tries is one piece of news.
+        if not self._is_waiting:
+            self._is_waiting = True
+            _say(waits(waiting.file_name, waiting.error))
 
     def _moved(self, moved: Moved) -> None:
+        self._is_waiting = False
         if moved.event is not None:
             _say(describe(moved.event))
             return

@@ -11,9 +11,9 @@ from rich.table import Column
 from rich.text import Text
 
 from model_ingest._clean import printable
-from model_ingest._updates import Accepted, Hashing, Update
+from model_ingest._updates import Accepted, Hashing, Update, Waiting
 from model_ingest.cli._view import last_word
-from model_ingest.cli._words import amount, deployment_phase, describe, file_phase
+from model_ingest.cli._words import amount, deployment_phase, describe, file_phase, goes_on, waits
 from model_ingest.v1.resources_pb2 import Deployment, Event, File, Ingest
 
 _ENDED: Final = {
@@ -49,6 +49,7 @@ class RichView:
             TimeElapsedColumn(),
             console=self._console,
         )
+        self._is_waiting = False
         self._rows: dict[tuple[str, str], TaskID] = {}
         # What the other columns leave over; failures are told in full above the rows.
         self._phase_characters = max(16, self._console.width - 87)
@@ -67,8 +68,17 @@ class RichView:
         if isinstance(update, Hashing):
             self._show("file", update.file_name, "hashing", update.hashed_bytes, update.size_bytes)
             return
+        if isinstance(update, Waiting):
+            if not self._is_waiting:
+                self._is_waiting = True
+                self._say(waits(update.file_name, update.error))
+            return
+        self._is_waiting = False
         if isinstance(update, Accepted):
             self._say(f"{update.ingest.name}: {update.ingest.model}")
+            for file in update.ingest.files:
+                if file.committed_size and file.state == File.STATE_UPLOADING:
+                    self._say(goes_on(file))
         elif update.event is not None and _deserves_a_line(update.event):
             self._say(describe(update.event))
         self._show_ingest(update.ingest)

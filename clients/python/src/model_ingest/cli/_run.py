@@ -12,7 +12,7 @@ from typing import Final
 
 from model_ingest._clean import printable
 from model_ingest._client import AsyncClient
-from model_ingest._errors import IngestError, NotServedError
+from model_ingest._errors import ConnectionLostError, IngestError, NotServedError
 from model_ingest.cli._commands import COMMANDS, Session
 from model_ingest.cli._json_view import emit, error_object
 from model_ingest.cli._jsonable import jsonable
@@ -55,6 +55,10 @@ def _failed(error: IngestError, options: argparse.Namespace, session: Session) -
     _complain(f"{message} ({error.reason})" if error.reason else message)
     for violation in error.violations:
         _complain(f"{violation.field}: {violation.description}", "  ")
+    lost = _lost_upload(error, session)
+    if lost is not None:
+        _complain(lost[0], "")
+        _complain(lost[1], "next: ")
     if error.diagnostics:
         _complain(error.diagnostics, "next: ")
     if options.json:
@@ -62,6 +66,14 @@ def _failed(error: IngestError, options: argparse.Namespace, session: Session) -
         known = {} if ingest is None else {"ingest": jsonable(ingest)}
         emit("error", exit_code=error.exit_code, error=error_object(error), **known)
     return error.exit_code
+
+
+def _lost_upload(error: IngestError, session: Session) -> tuple[str, str] | None:
+    """A server that was lost in the middle of an upload: what of it is safe, and what to do."""
+    if not isinstance(error, ConnectionLostError) or session.ingest is None or session.ingest.done:
+        return None
+    missing = [one for one in session.ingest.files if one.state in {File.STATE_PENDING, File.STATE_UPLOADING}]
+    return _broken_upload(session.ingest, missing[0], resumable=session.resumable) if missing else None
 
 
 def _interrupted(options: argparse.Namespace, session: Session) -> int:

@@ -8,6 +8,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from model_ingest._clean import printable
+from model_ingest._errors import IngestError
 from model_ingest.v1.errors_pb2 import Failure, Reason
 from model_ingest.v1.resources_pb2 import (
     Deployment,
@@ -83,6 +84,17 @@ def why(failure: Failure) -> str:
     reason = Reason.Name(failure.reason) if failure.reason in Reason.values() else str(failure.reason)
     message = printable(failure.message)
     return f"{message} ({reason})" if message else reason
+
+
+def goes_on(file: File) -> str:
+    """`model.gguf: going on at 160.4 MB of 314.6 MB`."""
+    done, whole = amount(file.committed_size), amount(file.size_bytes)
+    return f"{printable(file.file_name)}: going on at {done} of {whole}"
+
+
+def waits(file_name: str, error: IngestError) -> str:
+    """An upload broke off, and why."""
+    return f"{printable(file_name)}: {printable(error.message)}; trying again, nothing committed is lost"
 
 
 def describe(event: Event) -> str:
