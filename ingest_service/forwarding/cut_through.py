@@ -17,6 +17,7 @@ from functools import partial
 from typing import Protocol
 
 from ingest_service.database import Database, Transaction
+from ingest_service.forwarding.eras import unsupported
 from ingest_service.forwarding.ollama import OllamaClient
 from ingest_service.forwarding.target import Target, TargetError
 from ingest_service.storage import BlobStore
@@ -76,7 +77,7 @@ class CutThrough:
             if running is not None:
                 running.taken_up(file)
             elif deployment.state is DeploymentState.PENDING:
-                push = _Push(target, file, self._database, self._store, self._arriving)
+                push = _Push(target, ingest, file, self._database, self._store, self._arriving)
                 self._running[target.name] = push
                 push.task.add_done_callback(partial(self._ended, target.name))
 
@@ -107,6 +108,7 @@ class _Push:
     def __init__(
         self,
         target: Target,
+        ingest: Ingest,
         file: File,
         database: Database,
         store: BlobStore,
@@ -116,6 +118,7 @@ class _Push:
         self.sent_bytes = 0
         self.succeeded = False
         self._target = target
+        self._ingest = ingest
         self._database = database
         self._store = store
         self._arriving = arriving
@@ -137,6 +140,8 @@ class _Push:
         extra = {"ingest": self.file.ingest_id, "target": self._target.name}
         try:
             async with OllamaClient(self._target) as client:
+                if unsupported(await client.version(), self._ingest) or self._ingest.options.get("from"):
+                    return  # the deployment's worker says so, or asks first
                 if await client.has_blob(sha256):
                     return
                 await client.push_body(sha256, self.file.size_bytes, self._body())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -194,3 +195,21 @@ async def test_an_upload_that_breaks_off_and_goes_on_is_sent_on_in_one_push(
     assert (await until_done(service, name)).state == resources_pb2.Ingest.STATE_READY
     assert sent(emulator) == len(DATA)
     assert len(emulator.calls.named("blob_post")) == 1
+
+
+async def test_a_target_that_cannot_do_what_is_asked_gets_no_byte(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    async with OllamaEmulator(version="0.34.1", data_dir=tmp_path / "c") as emulator:
+        service = await start_service(f"default={emulator.url}")
+        request = create_request(DATA, "through", sha256=digest(DATA))
+        request.files.add(file_name="lora.gguf", role=resources_pb2.File.ROLE_ADAPTER, size_bytes=10**6)
+        name = (await service.ingests.CreateIngest(request)).name
+        upload = SlowUpload(service, name)
+        async with asyncio.timeout(30):
+            while not emulator.calls.named("version"):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1)
+        assert sent(emulator) == 0
+        upload.finish()
+        await upload.call
