@@ -77,7 +77,9 @@ class CutThrough:
             if running is not None:
                 running.taken_up(file)
             elif deployment.state is DeploymentState.PENDING:
-                push = _Push(target, ingest, file, self._database, self._store, self._arriving)
+                push = _Push(
+                    target, ingest, file, database=self._database, store=self._store, arriving=self._arriving
+                )
                 self._running[target.name] = push
                 push.task.add_done_callback(partial(self._ended, target.name))
 
@@ -110,6 +112,7 @@ class _Push:
         target: Target,
         ingest: Ingest,
         file: File,
+        *,
         database: Database,
         store: BlobStore,
         arriving: Callable[[str], Arriving | None],
