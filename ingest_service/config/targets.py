@@ -66,12 +66,15 @@ def _from_table(name: str, table: Any, directory: Path) -> TargetSetting:
     url = table.get("url")
     if not isinstance(url, str):
         raise ValueError(f"[{name}] needs a url")  # noqa: TRY004 (a setting is wrong, not our call)
+    ca = _path(name, table, "ca", directory)
+    if ca is not None and not ca.is_file():
+        raise ValueError(f"[{name}] ca: {ca} is no file")
     return TargetSetting(
         name,
         _url(name, url),
         models_dir=_path(name, table, "models_dir", directory),
         headers=_headers(name, table.get("headers", {})),
-        ca=_path(name, table, "ca", directory),
+        ca=ca,
     )
 
 
@@ -107,6 +110,11 @@ def _checked(targets: list[TargetSetting]) -> tuple[TargetSetting, ...]:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"the target {name} is there twice")
+    urls: dict[str, str] = {}
+    for target in targets:
+        if urls.setdefault(target.url, target.name) != target.name:
+            # Each name has its own turn to create: one Ollama under two would be given two at once.
+            raise ValueError(f"the targets {urls[target.url]} and {target.name} have the same URL")
     if len(targets) > _MOST_TARGETS:
         raise ValueError(f"there may be at most {_MOST_TARGETS} targets")
     return tuple(targets)

@@ -61,6 +61,9 @@ class Driver:
 
     async def _run(self) -> None:
         ingest, deployment = await self._moves.read()
+        if deployment.state is not DeploymentState.PENDING:
+            extra = {"ingest": ingest.id, "target": deployment.target, "state": deployment.state}
+            _log.info("took over a deployment whose worker is gone", extra=extra)
         if deployment.create_baseline is not None and await self._settled(ingest, deployment):
             return
         version = await self._client.version()

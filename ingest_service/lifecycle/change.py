@@ -120,7 +120,9 @@ class Change:
         """
         for deployment in self.after.deployments:
             if deployment.target in targets and deployment.state in _NOT_CREATING:
-                self._put_deployment(deployment.id, DeploymentState.SUPERSEDED, next_attempt_at=None)
+                self._put_deployment(
+                    deployment.id, DeploymentState.SUPERSEDED, next_attempt_at=None, failure=None
+                )
         self._derive()
 
     def retry(self, targets: Collection[str], newer_on: Collection[str]) -> None:

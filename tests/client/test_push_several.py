@@ -131,7 +131,7 @@ async def test_what_a_targets_version_cannot_do_is_that_targets_failure(
     assert ended.code == 4
     assert "target a: Ollama 0.40.0 there takes no LoRA adapters" in ended.err
     assert "(OPTION_UNSUPPORTED)" in ended.err
-    assert "next: update Ollama there" in ended.err
+    assert "next: run a version of Ollama that can" in ended.err
 
 
 async def test_a_bad_modelfile_comes_before_any_call(files: Path) -> None:

@@ -16,11 +16,12 @@ headers = {authorization = "Bearer hunter2"}
 
 [gpu-2]
 url = "https://ollama.example:443"
-ca = "/etc/ca.pem"
+ca = "ca.pem"
 """
 
 
 def loaded(directory: Path, content: str, **more: str) -> Settings:
+    (directory / "ca.pem").touch()
     path = directory / "targets.toml"
     path.write_text(content)
     return load_settings({"INGEST_TARGETS_FILE": str(path), **more})
@@ -34,7 +35,7 @@ def test_everything_a_file_may_say(tmp_path: Path) -> None:
     assert (second.name, second.url, second.ca) == (
         "gpu-2",
         "https://ollama.example:443",
-        Path("/etc/ca.pem"),
+        tmp_path / "ca.pem",
     )
     assert (second.models_dir, second.headers) == (None, {})
 
@@ -63,7 +64,9 @@ def test_an_empty_file_means_store_only(tmp_path: Path) -> None:
         ('[a]\nurl = "http://h"\nheaders = "x"', "headers"),
         ('[a]\nurl = "http://h"\nheaders = {"a b" = "hunter2"}', "headers"),
         ('[a]\nurl = "http://h"\nheaders = {a = "hunter2\\n"}', "headers"),
-        ("\n".join(f'[t{n}]\nurl = "http://h"' for n in range(1025)), "1024"),
+        ("\n".join(f'[t{n}]\nurl = "http://h{n}"' for n in range(1025)), "1024"),
+        ('[a]\nurl = "http://h"\n[b]\nurl = "http://h/"', "same URL"),
+        ('[a]\nurl = "http://h"\nca = "none.pem"', "no file"),
     ],
 )
 def test_what_may_be_wrong_is_said_without_its_secrets(content: str, word: str, tmp_path: Path) -> None:

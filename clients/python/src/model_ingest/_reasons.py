@@ -51,7 +51,7 @@ REASONS: dict[str, Rule] = {
     "NAME_INVALID": Rule(InvalidRequestError, "choose another --name, like `llama3:8b` or `team/llama3:8b`"),
     "FILE_NAME_INVALID": Rule(InvalidRequestError, "rename the file: ASCII letters, digits, `.`, `_`, `-`"),
     "SIZE_LIMIT": Rule(InvalidRequestError, "the file is empty, or larger than this service takes"),
-    "OPTION_UNSUPPORTED": Rule(InvalidRequestError, "leave out what the message names"),
+    "OPTION_UNSUPPORTED": Rule(InvalidRequestError, "correct what the message names, or leave it out"),
     "TARGET_UNKNOWN": Rule(InvalidRequestError, "name a target that the service is configured with"),
     "REQUEST_ID_REUSED": Rule(InvalidRequestError, "use a new request id for a new request"),
     "STREAM_PROTOCOL": Rule(InvalidRequestError, "a fault of this client; report it"),

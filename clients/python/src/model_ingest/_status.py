@@ -62,23 +62,19 @@ def from_rpc_error(error: grpc.aio.AioRpcError, server: str, *, contacted: bool 
 
 def from_ingest(ingest: Ingest) -> IngestError | None:
     """The error that a done ingest stands for; None if it ended well (STORED, READY) or has not ended."""
-    if not ingest.done or ingest.state in {Ingest.STATE_READY, Ingest.STATE_STORED}:
+    if not ingest.done or ingest.state == Ingest.STATE_READY:
         return None
+    replaced = _replaced(ingest)
+    if ingest.state == Ingest.STATE_STORED or (replaced and not ingest.HasField("failure")):
+        return replaced
+    if ingest.state in {Ingest.STATE_CANCELLED, Ingest.STATE_EXPIRED}:
+        return _given_up(ingest)
     failed = [d for d in ingest.deployments if d.state == Deployment.STATE_FAILED]
     # One that builds upon a target's own model may have no files at all.
     has_parts = bool(ingest.files or ingest.deployments)
     stored = has_parts and all(f.state == f.STATE_STORED for f in ingest.files)
-    if ingest.state in {Ingest.STATE_CANCELLED, Ingest.STATE_EXPIRED}:
-        word = "cancelled" if ingest.state == Ingest.STATE_CANCELLED else "given up for lack of progress"
-        return IngestCancelledError(f"{ingest.name} was {word}", ingest=ingest)
     if stored and failed:
-        names = ", ".join(d.target for d in failed)
-        return _of_deployment(failed[0].failure, ingest, f"target {names}: ")
-    if stored and not ingest.HasField("failure"):
-        names = ", ".join(d.target for d in ingest.deployments if d.state != Deployment.STATE_READY)
-        return TargetError(
-            f"not running on {names}: a newer push of the model replaced this one", ingest=ingest
-        )
+        return _of_deployment(failed[0].failure, ingest, _each_but_the_last_word(failed))
     if ingest.HasField("failure"):
         # The cause. Files beside the one that failed were closed for it, and say only that.
         return from_failure(ingest.failure, RefusedError, ingest)
@@ -86,11 +82,37 @@ def from_ingest(ingest: Ingest) -> IngestError | None:
     return from_failure(of_files[0] if of_files else Failure(), RefusedError, ingest)
 
 
+def _replaced(ingest: Ingest) -> IngestError | None:
+    """Stored is well, unless it was meant for targets that a newer one goes to."""
+    names = [d.target for d in ingest.deployments if d.state == Deployment.STATE_SUPERSEDED]
+    if not names or any(d.state == Deployment.STATE_FAILED for d in ingest.deployments):
+        return None
+    words = f"{ingest.model} is stored; a newer push of it goes to {', '.join(names)} instead"
+    return TargetError(words, ingest=ingest)
+
+
+def _given_up(ingest: Ingest) -> IngestError:
+    word = "cancelled" if ingest.state == Ingest.STATE_CANCELLED else "given up for lack of progress"
+    ready = [d.target for d in ingest.deployments if d.state == Deployment.STATE_READY]
+    but = f"; {', '.join(ready)} had it by then and keeps it" if ready else ""
+    return IngestCancelledError(f"{ingest.name} was {word}{but}", ingest=ingest)
+
+
+def _each_but_the_last_word(failed: list[Deployment]) -> str:
+    """What goes before the first one's own words: those of the others where they differ, and the names."""
+    first = failed[0]
+    same = [d.target for d in failed if d.failure.message == first.failure.message]
+    others = "".join(
+        f"target {d.target}: {printable(d.failure.message)} " for d in failed if d.target not in same
+    )
+    return f"{others}target {', '.join(same)}: "
+
+
 def _of_deployment(failure: Failure, ingest: Ingest, prefix: str) -> IngestError:
     if failure.reason != Reason.OPTION_UNSUPPORTED:
         return from_failure(failure, TargetError, ingest, prefix=prefix)
     # The service took the request; it is that target's version of Ollama that cannot do it.
-    advice = "update Ollama there, push without what the message names, or leave that target out"
+    advice = "run a version of Ollama that can, push without what the message names, or leave that target out"
     facts = Facts(reason="OPTION_UNSUPPORTED", metadata=dict(failure.metadata), diagnostics=advice)
     return TargetError(prefix + printable(failure.message), facts, ingest=ingest)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from model_ingest.cli._jsonable import jsonable
 from model_ingest.cli._push_options import asked_for
 from model_ingest.cli._view import View, choose
 from model_ingest.cli._words import amount
-from model_ingest.v1.resources_pb2 import Ingest
+from model_ingest.v1.resources_pb2 import Deployment, Ingest
 
 
 @dataclass(slots=True)
@@ -99,7 +100,12 @@ async def cancel(client: AsyncClient, options: argparse.Namespace, session: Sess
 
 async def retry(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
     """Tries again what failed, and follows it."""
+    before = await client.get_ingest(options.ingest)
     ingest = await client.retry(options.ingest, targets=options.target)
+    wanted = [d for d in before.deployments if not options.target or d.target in options.target]
+    if not any(d.state == Deployment.STATE_FAILED for d in wanted):
+        print("nothing had failed there: nothing is tried again", file=sys.stderr)
+        return _print(options, ingest, _tables.ingest_text(ingest))
     return await _started(client, ingest, options, session)
 
 

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 from model_ingest._clean import printable
 from model_ingest._updates import Update
-from model_ingest.v1.resources_pb2 import Ingest
+from model_ingest.v1.resources_pb2 import Deployment, Ingest
 
 
 class View(Protocol):
@@ -54,6 +54,8 @@ def last_word(ingest: Ingest) -> str:
     if not ingest.done:
         return f"accepted: {model}; the service goes on by itself (model-ingest watch {name})"
     if ingest.state == Ingest.STATE_READY:
-        targets = ", ".join(printable(d.target) for d in ingest.deployments)
-        return f"done: {model} is ready on {targets}"
+        ready = [printable(d.target) for d in ingest.deployments if d.state == Deployment.STATE_READY]
+        replaced = [printable(d.target) for d in ingest.deployments if d.state == Deployment.STATE_SUPERSEDED]
+        newer = f"; a newer push replaced it on {', '.join(replaced)}" if replaced else ""
+        return f"done: {model} is ready on {', '.join(ready)}{newer}"
     return f"done: {model} is stored"
