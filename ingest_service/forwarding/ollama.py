@@ -238,6 +238,9 @@ class OllamaClient:
                 self._client.stream(method, path, **options) as response,
             ):
                 yield response
+        except TargetError as error:
+            error.hide(self._target.secrets())
+            raise
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise Refused(_BAD_URL) from error
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
