@@ -77,15 +77,19 @@ class DeploymentQueries:
         lease_seconds: float,
         *,
         resting_targets: Sequence[str] = (),
+        due_by: datetime | None = None,
     ) -> Lease | None:
         """Takes the oldest due deployment on one of `targets` that is free; None if there is none.
 
         On `resting_targets`, which do not answer, only what was never tried, or has no time left to wait.
+        `due_by` is the worker's own clock, by which it sets and judges what waits: by one that is ahead of it
+        (the database's, the default) a deployment that was put off would be due again at once.
 
         One conditional UPDATE; on PostgreSQL claimants pass by each other's rows (SKIP LOCKED), on SQLite the
         transaction holds the one write lock anyway and SQLAlchemy drops the clause.
         """
         now = database_now()
+        moment = now if due_by is None else literal(due_by, UtcMicros)
         due = (
             select(deployments.c.id)
             .join(ingests, ingests.c.id == deployments.c.ingest_id)
@@ -95,11 +99,11 @@ class DeploymentQueries:
                 deployments.c.target.in_(targets),
                 deployments.c.target.not_in(busy_targets),
                 or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < now),
-                or_(deployments.c.next_attempt_at.is_(None), deployments.c.next_attempt_at <= now),
+                or_(deployments.c.next_attempt_at.is_(None), deployments.c.next_attempt_at <= moment),
                 or_(
                     deployments.c.target.not_in(resting_targets),
                     deployments.c.attempts == 0,
-                    deployments.c.retry_until <= now,
+                    deployments.c.retry_until <= moment,
                 ),
             )
             .order_by(ingests.c.number)

@@ -13,6 +13,8 @@ from ingest_service.forwarding.target import BlobMissing, NoSpace, Refused, Targ
 
 #: security.md R8.
 _MAX_BODY_BYTES = 4 * 1024 * 1024
+#: What `show` says holds each of our options' texts twice, escaped.
+MAX_SHOW_BYTES = 16 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_LINE_BYTES = 1024 * 1024
 #: Of all lines together: half a million of Ollama's.
@@ -38,10 +40,10 @@ async def read_body(response: httpx.Response, limit_bytes: int = _MAX_BODY_BYTES
     return bytes(body[:limit_bytes])
 
 
-async def read_json(response: httpx.Response) -> dict[str, Any]:
-    """The body as a JSON object. Raises Unreachable if it is none."""
+async def read_json(response: httpx.Response, limit_bytes: int = _MAX_BODY_BYTES) -> dict[str, Any]:
+    """The body, of at most `limit_bytes`, as a JSON object. Raises Unreachable if it is none."""
     try:
-        data = json.loads(await read_body(response))
+        data = json.loads(await read_body(response, limit_bytes))
     except (ValueError, RecursionError):
         raise Unreachable(f"HTTP {response.status_code} with a body that is no JSON.") from None
     if not isinstance(data, dict):

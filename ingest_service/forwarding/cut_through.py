@@ -86,10 +86,13 @@ class CutThrough:
     def _ended(self, target: str, _task: asyncio.Task[None]) -> None:
         self._running.pop(target, None)
 
-    async def finished(self, target: str, sha256: str, on_progress: Callable[[int], None]) -> bool:
-        """Waits for a push of these bytes to that target to end; True if it brought them there."""
+    async def finished(self, target: str, file_id: str, on_progress: Callable[[int], None]) -> bool:
+        """Waits for the push of this file, which is stored, to end; True if it brought its bytes there.
+
+        Not of another file with the same bytes: its upload may go on for hours.
+        """
         push = self._running.get(target)
-        if push is None or push.file.declared_sha256 != sha256:
+        if push is None or push.file.id != file_id:
             return False
         while not push.task.done():
             await asyncio.wait({push.task}, timeout=_POLL_SECONDS)
@@ -133,8 +136,10 @@ class _Push:
         """An upload was opened, perhaps of our file. Called before it can have received a byte."""
         if file.id != self.file.id:
             return
-        # What the former writer wrote behind its last checkpoint was cut off, and may come back other.
-        self._is_lost |= self.sent_bytes > file.committed_size
+        # What the former writer wrote behind its last checkpoint was cut off, and may come back other. One
+        # in another process may have cut here, and gone on, without our knowing where.
+        was_unseen = file.writer_epoch != self._epoch + 1 and self.sent_bytes > 0
+        self._is_lost |= was_unseen or self.sent_bytes > file.committed_size
         self._epoch = file.writer_epoch
 
     async def _run(self) -> None:

@@ -145,7 +145,8 @@ class Driver:
         Differing alone proves nothing: another ingest of the name, or anybody with the target's own tools,
         may have put other bytes there meanwhile. Where Ollama rewrites the bytes (0.30.0 to 0.34.0) the
         layer's digest is mostly another one, and so it is of shards, safetensors, `quantize` and `from`; then
-        create comes again, which changes nothing if it worked.
+        create comes again, which changes nothing if it worked. Nor can a newer ingest's create of the same
+        bytes, with other options perhaps, be told from ours.
         """
         now = await self._client.show(ingest.model)
         if now is None or _baseline(now) == deployment.create_baseline:
@@ -153,6 +154,7 @@ class Driver:
         expected = layer_digest_expected(ingest)
         if not expected or now.layer_digest != expected:
             return False
+        await self._moves.check_order()
         await self._moves.notice("The answer to create was lost; the target shows the model.")
         await self._ready(ingest, now.layer_digest)
         return True

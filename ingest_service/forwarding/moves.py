@@ -55,6 +55,12 @@ class DeploymentMoves:
 
         return await self._change(apply)
 
+    async def check_order(self) -> None:
+        """Raises SupersededByNewer if a newer ingest of the name is stored and goes to this target."""
+        ingest, _ = await self.read()
+        if self._lease.target in await self._database.read(lambda tx: tx.ingests.targets_of_newer(ingest)):
+            raise SupersededByNewer
+
     async def statuses(self, texts: Sequence[str]) -> None:
         """The target said these things, in this order."""
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx
 
 from ingest_service.forwarding.answers import (
+    MAX_SHOW_BYTES,
     error_from_create,
     error_of,
     is_worth_another_try,
@@ -139,7 +140,7 @@ class OllamaClient:
                 return None
             if response.status_code != 200:
                 raise await error_of(response)
-            data = await read_json(response)
+            data = await read_json(response, MAX_SHOW_BYTES)
         layer = _MODEL_LAYER.search(text_of(data.get("modelfile")))
         return Shown(clean(text_of(data.get("modified_at")), 64), f"sha256:{layer[1]}" if layer else "")
 
@@ -237,6 +238,9 @@ class OllamaClient:
                 self._client.stream(method, path, **options) as response,
             ):
                 yield response
+        except TargetError as error:
+            error.hide(self._target.secrets())
+            raise
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise Refused(_BAD_URL) from error
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:

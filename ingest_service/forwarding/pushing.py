@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ingest_service.forwarding.create_request import digest_of
 from ingest_service.forwarding.cut_through import CutThrough
 from ingest_service.forwarding.moves import DeploymentMoves
@@ -45,7 +47,7 @@ class BlobPush:
 
     async def _adopted(self, file: File) -> bool:
         """The target's models directory is ours as well, and the bytes were put there."""
-        if self._target.models_dir is None:
+        if self._target.models_dir is None or not await self._is_whole(file):
             return False
         sha256 = digest_of(file)
         self.progress = (0, file.size_bytes)
@@ -64,6 +66,12 @@ class BlobPush:
         await self._say(file, f"is at {self._target.name} without sending its bytes ({how}).")
         return True
 
+    async def _is_whole(self, file: File) -> bool:
+        """Nobody counts what is placed: a stored file that was cut would take a good one's place there."""
+        with suppress(IngestError):
+            return await self._store.blob_size_bytes(digest_of(file)) == file.size_bytes
+        return False
+
     async def _say(self, file: File, words: str) -> None:
         await self._moves.notice(f"{file.file_name} {words}")
 
@@ -73,7 +81,7 @@ class BlobPush:
     async def _have(self, file: File) -> None:
         sha256 = digest_of(file)
         if self._beside is not None and await self._beside.finished(
-            self._target.name, sha256, lambda done: self._tell(done, file.size_bytes)
+            self._target.name, file.id, lambda done: self._tell(done, file.size_bytes)
         ):
             self.brought.add(sha256)
             await self._say(file, f"was sent on to {self._target.name} while it arrived.")

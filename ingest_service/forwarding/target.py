@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.text import clean
+
+#: Shorter header values say nothing, and may stand in any text.
+_LEAST_SECRET = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,12 @@ class Target:
     models_dir: Path | None = None
     #: Certificates of those who may sign its own, beside the system's.
     ca: Path | None = None
+
+    def secrets(self) -> list[str]:
+        """What goes with every request and must not be told, the longest first."""
+        values = [*self.headers.values(), urlsplit(self.url).password or ""]
+        texts = {text for value in values for text in (value, value.rpartition(" ")[2])}
+        return sorted((text for text in texts if len(text) >= _LEAST_SECRET), key=len, reverse=True)
 
 
 class TargetError(Exception):
@@ -42,6 +52,12 @@ class TargetError(Exception):
         if reason is not None:
             self.reason = reason
         super().__init__(self.words)
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """A proxy may say what it was sent: that is for nobody else."""
+        for secret in secrets:
+            self.words = self.words.replace(secret, "***")
+        self.args = (self.words,)
 
 
 class Unreachable(TargetError):

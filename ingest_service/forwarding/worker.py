@@ -107,10 +107,11 @@ class Worker:
     async def _claim(self) -> Lease | None:
         names, busy = sorted(self._targets), sorted(self._running)
         resting = sorted(name for name, breaker in self._breakers.items() if breaker.rests)
+        lease_seconds, now = self._settings.lease_seconds, self._clock()
         claiming = asyncio.create_task(
             self._database.transact(
                 lambda tx: tx.deployments.claim(
-                    self._owner, names, busy, self._settings.lease_seconds, resting_targets=resting
+                    self._owner, names, busy, lease_seconds, resting_targets=resting, due_by=now
                 )
             )
         )

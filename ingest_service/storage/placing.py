@@ -80,9 +80,9 @@ class Placing:
     async def _is_right_already(self, sha256: str) -> bool:
         """Ollama never syncs its files, nor reads them again: what is there is compared, then synced."""
         try:
-            descriptor = await self._executor.open(
-                os.open, self._destination, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-            )
+            # A pipe of that name is not to be waited for.
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = await self._executor.open(os.open, self._destination, flags)
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ELOOP}:
                 return False

@@ -99,6 +99,8 @@ def test_files_are_found_beside_the_modelfile(tmp_path: Path, monkeypatch: pytes
         ("FROM ./none.gguf", "line 1: there is no "),
         ("FROM none.gguf", "line 1: there is no "),
         ("FROM x\nADAPTER none", "line 2: there is no "),
+        ("FROM ./" + "a" * 300, "line 1: there is no "),
+        ("FROM ~no-such-user/x", "line 1: there is no home of "),
         ("FROM x\nFROM y", "line 2: a second FROM"),
         ("FROM x\nFROM m.gguf", "line 2: FROM names a file and a model"),
         ("FROM m.gguf\nFROM x", "line 2: FROM names a file and a model"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.states import IngestState
 from tests.forwarding.world import World, calls
 from tests.ollama_emulator import OllamaEmulator
@@ -66,3 +68,32 @@ async def test_a_directory_that_cannot_be_used_means_http_and_says_why(
     assert "post" in calls(emulator).split()
     (said,) = await notices(world, ingest.id)
     assert "over HTTP: blobs/ cannot be looked at there" in said
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_stored_file_that_was_cut_is_not_adopted(
+    shared: World, emulator: OllamaEmulator, tmp_path: Path, *, is_there: bool
+) -> None:
+    ingest_id = await shared.stored(DATA)
+    os.truncate(shared.blob_path(DATA), 1000)
+    there = tmp_path / "a" / "blobs" / digest(DATA).replace(":", "-")
+    if is_there:
+        there.write_bytes(DATA)
+    shared.worker(retry_seconds=0)
+    ingest = await shared.done(ingest_id)
+    if is_there:
+        assert ingest.state is IngestState.READY
+        assert there.read_bytes() == DATA
+    else:
+        assert ingest.failure is not None
+        assert ingest.failure.reason is Reason.BLOB_CORRUPT
+        assert not there.exists()
+
+
+async def test_a_pipe_at_the_target_is_not_waited_for(
+    shared: World, emulator: OllamaEmulator, tmp_path: Path
+) -> None:
+    there = tmp_path / "a" / "blobs" / digest(DATA).replace(":", "-")
+    os.mkfifo(there)
+    assert (await shared.forwarded(DATA)).state is IngestState.READY
+    assert there.read_bytes() == DATA

@@ -175,3 +175,12 @@ async def test_a_lost_answer_to_quantize_is_not_settled_by_the_bytes_as_they_wer
     assert deployment.state is DeploymentState.READY
     assert len(emulator.calls.named("create")) == creates
     assert (deployment.layer_digest == digest(WEIGHTS)) == (creates == 1)
+
+
+async def test_as_many_words_as_are_taken_are_also_shown(world: World, emulator: OllamaEmulator) -> None:
+    words = {"licenses": ["l" * 1_000_000, "\n" * 1_000_000], "system": "s" * 1_000_000}
+    ingest_id = await world.stored_set([("m.gguf", FileRole.MODEL, sample_gguf())], options=words)
+    world.worker(retry_seconds=0)
+    ingest = await world.done(ingest_id)
+    assert ingest.deployments[0].state is DeploymentState.READY, ingest.failure
+    assert calls(emulator).split().count("create") == 1

@@ -213,3 +213,18 @@ async def test_a_target_that_cannot_do_what_is_asked_gets_no_byte(
         assert sent(emulator) == 0
         upload.finish()
         await upload.call
+
+
+async def test_the_same_bytes_arriving_elsewhere_hold_up_no_deployment(
+    start_service: StartService, emulator: OllamaEmulator
+) -> None:
+    service = await start_service(f"default={emulator.url}")
+    slow = SlowUpload(service, await begun(service))
+    await until_sent(emulator, MEBIBYTE)
+    request = create_request(DATA, "quick", sha256=digest(DATA))
+    quick = (await service.ingests.CreateIngest(request)).name
+    await send(service.ingests, upload_messages(f"{quick}/files/model.gguf", DATA))
+    async with asyncio.timeout(20):
+        assert (await until_done(service, quick)).state == resources_pb2.Ingest.STATE_READY
+    slow.finish()
+    await slow.call

@@ -6,7 +6,7 @@ re-check before create is left out.
 
 from __future__ import annotations
 
-from ingest_service.vocabulary.states import DeploymentState, IngestState
+from ingest_service.vocabulary.states import DeploymentState, FileRole, IngestState
 from tests.forwarding.world import World, calls
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import digest, gguf
@@ -90,3 +90,22 @@ async def test_an_older_one_that_fails_in_its_create_is_not_tried_again(
     ended = await world.done(older)
     assert ended.deployments[0].state in {DeploymentState.SUPERSEDED, DeploymentState.READY}
     assert [layer.digest for layer in emulator.models["same"].of_kind("model")] == [digest(_NEW)]
+
+
+async def test_the_newer_ones_create_of_the_same_bytes_is_not_taken_for_the_older_ones(
+    both_worlds: World, emulator: OllamaEmulator
+) -> None:
+    world = both_worlds
+    files = [("m.gguf", FileRole.MODEL, _OLD)]
+    older = await world.stored_set(files, options={"system": "old"})
+    lease = await world.claim("killed", lease_seconds=1.5)
+    assert lease is not None
+    moves = world.moves(lease)
+    await moves.move(DeploymentState.PUSHING)
+    await moves.move(DeploymentState.CREATING, create_baseline={})
+    # Killed before it asked for anything. The newer one is done before its lease runs out.
+    newer = await world.stored_set(files, options={"system": "new"})
+    world.worker()
+    assert (await world.done(newer)).state is IngestState.READY
+    assert (await world.done(older)).deployments[0].state is DeploymentState.SUPERSEDED
+    assert len(emulator.calls.named("create")) == 1

@@ -51,6 +51,23 @@ async def test_no_secret_and_no_librarys_words_are_told(
         assert headers["authorization"].startswith("Basic ")
 
 
+async def test_a_proxy_that_says_what_it_was_sent(
+    world: World, emulator: OllamaEmulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="ingest_service")
+    body = "denied: Authorization: Bearer s3cret (s3cret), URL http://service:hunter2@here"
+    emulator.faults.add(Fault("respond", "version", status=401, body=body, content_type="text/plain"))
+    ingest_id = await world.stored(gguf())
+    url = emulator.url.replace("http://", "http://service:hunter2@")
+    world.worker(targets=[Target("a", url, {"X-Token": "Bearer s3cret"})], retry_seconds=0)
+    ingest = await world.done(ingest_id)
+    assert ingest.failure is not None
+    assert "denied: Authorization: *** (***)" in ingest.failure.message
+    told = ingest.failure.message + "".join(str(vars(record)) for record in caplog.records)
+    assert "s3cret" not in told
+    assert "hunter2" not in told
+
+
 async def test_an_unforeseen_fault_is_told_without_its_text(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

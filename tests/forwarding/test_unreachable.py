@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 
-from ingest_service.forwarding import Target
+from ingest_service.forwarding import ForwardingSettings, Target, Worker
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.states import DeploymentState
-from tests.forwarding.world import World
+from tests.forwarding.world import World, now
 from tests.ollama_emulator import OllamaEmulator
 from tests.support.files import gguf
 
@@ -165,3 +166,20 @@ async def test_an_answer_without_end_is_read_no_further_than_its_limit(
     failure = (await world.done(ingest_id)).failure
     assert failure is not None
     assert failure.message == "HTTP 200 with a body that is no JSON."
+
+
+async def test_a_clock_behind_the_databases_hammers_nobody(world: World, emulator: OllamaEmulator) -> None:
+    await emulator.stop_listening()
+    ingest_id = await world.stored(gguf())
+    worker = Worker(
+        world.database, world.store, world.hub, world.targets,
+        ForwardingSettings(retry_seconds=2, poll_seconds=0.05),
+        owner="late", clock=lambda: now() - timedelta(seconds=10),
+    )  # fmt: skip
+    worker.start()
+    try:
+        ingest = await world.done(ingest_id)
+    finally:
+        await worker.stop()
+    assert ingest.deployments[0].state is DeploymentState.FAILED
+    assert ingest.deployments[0].attempts < 10

@@ -132,7 +132,7 @@ def _apply(found: Modelfile, command: _Command, directory: Path) -> None:
     if command.name == "FROM":
         _from(found, command, directory)
     elif command.name == "ADAPTER":
-        found.adapters.append(_existing(directory / Path(value).expanduser(), command))
+        found.adapters.append(_existing(_path(directory, command), command))
     elif command.name == "TEMPLATE":
         options.template = value
     elif command.name == "SYSTEM":
@@ -149,8 +149,8 @@ def _apply(found: Modelfile, command: _Command, directory: Path) -> None:
 
 
 def _from(found: Modelfile, command: _Command, directory: Path) -> None:
-    path = directory / Path(command.value).expanduser()
-    if path.exists():
+    path = _path(directory, command)
+    if _exists(path):
         found.models.append(path)
     elif command.value.startswith((".", "/", "~")) or command.value.endswith((".gguf", ".safetensors")):
         _existing(path, command)
@@ -162,8 +162,22 @@ def _from(found: Modelfile, command: _Command, directory: Path) -> None:
         raise _LineError(command.line, "FROM names a file and a model that is there already: choose one")
 
 
+def _path(directory: Path, command: _Command) -> Path:
+    try:
+        return directory / Path(command.value).expanduser()
+    except RuntimeError:
+        raise _LineError(command.line, f"there is no home of {printable(command.value, 200)}") from None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False  # too long for a name, or not to be looked at
+
+
 def _existing(path: Path, command: _Command) -> Path:
-    if not path.exists():
+    if not _exists(path):
         raise _LineError(command.line, f"there is no {printable(str(path), 200)}")
     return path
 
