@@ -93,7 +93,15 @@ class Service:
         self.board = TargetBoard(targets, clock=now)
         self.beside: CutThrough | None = None
         if settings.cut_through:
-            self.beside = CutThrough(self.database, self.store, targets, self.uploads.session_of)
+            self.beside = CutThrough(
+                self.database,
+                self.store,
+                targets,
+                self.uploads.session_of,
+                lease_seconds=settings.lease_seconds,
+                owner=new_id(),
+                clock=now,
+            )
             self.uploads.on_open(self.beside.begun)
         self.worker = Worker(
             self.database,

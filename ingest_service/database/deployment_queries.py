@@ -13,7 +13,7 @@ from ingest_service.database.statements import Statements
 from ingest_service.database.tables import deployments, ingests
 from ingest_service.database.types import UtcMicros, database_now
 from ingest_service.vocabulary.records import Deployment
-from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, IngestState
+from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState, IngestState
 
 _MOVING = [str(state) for state in DEPLOYMENT_MOVING]
 _UNSERVED_PAGE = 100
@@ -153,6 +153,38 @@ class DeploymentQueries:
             or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < database_now()),
         )
         return set((await self._statements.run(query)).scalars())
+
+    async def hold(self, ingest_id: str, target: str, owner: str, lease_seconds: float) -> None:
+        """Keeps a deployment that waits from being claimed, for so long; none that somebody drives."""
+        now = database_now()
+        statement = (
+            update(deployments)
+            .where(
+                deployments.c.ingest_id == ingest_id,
+                deployments.c.target == target,
+                deployments.c.state == str(DeploymentState.PENDING),
+                or_(
+                    deployments.c.lease_until_us.is_(None),
+                    deployments.c.lease_until_us < now,
+                    deployments.c.lease_owner == owner,
+                ),
+            )
+            .values(lease_owner=owner, lease_until_us=now + int(lease_seconds * 1_000_000))
+        )
+        await self._statements.run(statement)
+
+    async def let_go(self, ingest_id: str, target: str, owner: str) -> None:
+        """Ends a `hold`, if it is still the owner's."""
+        statement = (
+            update(deployments)
+            .where(
+                deployments.c.ingest_id == ingest_id,
+                deployments.c.target == target,
+                deployments.c.lease_owner == owner,
+            )
+            .values(lease_owner=None, lease_until_us=None)
+        )
+        await self._statements.run(statement)
 
     async def unserved(self, served: Collection[str], waiting_since: datetime) -> list[Lease]:
         """Deployments on other targets than these that nobody holds and that were due before that moment."""

@@ -16,6 +16,7 @@ _NAMES = {
     FileRole.PROJECTOR: "projector.gguf",
     FileRole.ADAPTER: "adapter.gguf",
 }
+_SHARD_SUFFIX_CHARACTERS = len("-00001-of-00003.gguf")
 #: Our options that are passed on as they are, by Ollama's names.
 _AS_THEY_ARE = {"template": "template", "system": "system", "licenses": "license", "quantize": "quantize"}
 
@@ -53,8 +54,11 @@ def layer_digest_expected(ingest: Ingest) -> str:
 
 
 def _name(file: File) -> str:
-    """Shards and the parts of a safetensors set are told apart by their own names."""
-    if file.role is FileRole.SHARD or format_for(file.file_name) != GGUF:
+    """The parts of a safetensors set are told apart by their own names, shards by their numbers."""
+    if file.role is FileRole.SHARD:
+        # Ours up to `-00001-of-00003.gguf`: whatever they were called, the model comes before its projector.
+        return "model" + file.file_name[-_SHARD_SUFFIX_CHARACTERS:]
+    if format_for(file.file_name) != GGUF:
         return file.file_name
     return _NAMES[file.role]
 

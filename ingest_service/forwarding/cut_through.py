@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import Protocol
 
@@ -20,6 +22,7 @@ from ingest_service.database import Database, Transaction
 from ingest_service.forwarding.eras import unsupported
 from ingest_service.forwarding.ollama import OllamaClient
 from ingest_service.forwarding.target import Target, TargetError
+from ingest_service.lifecycle import Change
 from ingest_service.storage import BlobStore
 from ingest_service.vocabulary.errors import IngestError
 from ingest_service.vocabulary.records import File, Ingest
@@ -33,6 +36,7 @@ _LEAST_BYTES = 8 * 1024 * 1024
 _POLL_SECONDS = 0.1
 _ROW_POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 60.0
+_REMEMBERED = 256
 
 
 class Arriving(Protocol):
@@ -57,13 +61,19 @@ class CutThrough:
         store: BlobStore,
         targets: Iterable[Target],
         arriving: Callable[[str], Arriving | None],
+        *,
+        lease_seconds: float,
+        owner: str,
+        clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._store = store
+        self._hold = _Hold(database, lease_seconds, owner, clock)
         # One that shares its models directory gets the file without sending it.
         self._targets = {target.name: target for target in targets if target.models_dir is None}
         self._arriving = arriving
         self._running: dict[str, _Push] = {}
+        self._brought: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def begun(self, ingest: Ingest, file: File) -> None:
         """An upload was opened: what of its targets can be served at once, is."""
@@ -78,26 +88,27 @@ class CutThrough:
                 running.taken_up(file)
             elif deployment.state is DeploymentState.PENDING:
                 push = _Push(
-                    target, ingest, file, database=self._database, store=self._store, arriving=self._arriving
+                    target,
+                    ingest,
+                    file,
+                    database=self._database,
+                    store=self._store,
+                    arriving=self._arriving,
+                    hold=self._hold,
                 )
                 self._running[target.name] = push
                 push.task.add_done_callback(partial(self._ended, target.name))
 
+    def brought(self, target: str, file_id: str) -> bool:
+        """This process brought that file there; forgotten after a while."""
+        return (target, file_id) in self._brought
+
     def _ended(self, target: str, _task: asyncio.Task[None]) -> None:
-        self._running.pop(target, None)
-
-    async def finished(self, target: str, file_id: str, on_progress: Callable[[int], None]) -> bool:
-        """Waits for the push of this file, which is stored, to end; True if it brought its bytes there.
-
-        Not of another file with the same bytes: its upload may go on for hours.
-        """
-        push = self._running.get(target)
-        if push is None or push.file.id != file_id:
-            return False
-        while not push.task.done():
-            await asyncio.wait({push.task}, timeout=_POLL_SECONDS)
-            on_progress(push.sent_bytes)
-        return push.succeeded
+        push = self._running.pop(target)
+        if push.succeeded:
+            self._brought[target, push.file.id] = None
+            if len(self._brought) > _REMEMBERED:
+                self._brought.popitem(last=False)
 
     async def close(self) -> None:
         """Ends every push short."""
@@ -105,6 +116,43 @@ class CutThrough:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Hold:
+    """Keeps the workers of all processes off a deployment while its file is sent on, or they would too."""
+
+    def __init__(
+        self, database: Database, lease_seconds: float, owner: str, clock: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._lease_seconds = lease_seconds
+        self._owner = owner
+        self._clock = clock
+
+    async def keep(self, ingest_id: str, target: str, until: asyncio.Event) -> None:
+        """Ends between two transactions: one that is cancelled would still commit, after the end."""
+        while not until.is_set():
+            with suppress(IngestError):
+                await self._database.transact(
+                    lambda tx: tx.deployments.hold(ingest_id, target, self._owner, self._lease_seconds)
+                )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._lease_seconds / 3):
+                    await until.wait()
+
+    async def end(self, ingest_id: str, target: str, words: str) -> None:
+        """Lets go; `words`, if any, are told in the same transaction, which wakes the workers."""
+
+        async def work(tx: Transaction) -> None:
+            before = await tx.ingests.lock(ingest_id)
+            if words and before is not None and not before.done:
+                change = Change(before, self._clock())
+                change.notice(words)
+                await tx.ingests.save(before, change.after, change.events, change.now)
+            await tx.deployments.let_go(ingest_id, target, self._owner)
+
+        with suppress(IngestError):
+            await self._database.transact(work)
 
 
 class _Push:
@@ -119,6 +167,7 @@ class _Push:
         database: Database,
         store: BlobStore,
         arriving: Callable[[str], Arriving | None],
+        hold: _Hold,
     ) -> None:
         self.file = file
         self.sent_bytes = 0
@@ -128,6 +177,7 @@ class _Push:
         self._database = database
         self._store = store
         self._arriving = arriving
+        self._hold = hold
         self._epoch = file.writer_epoch
         self._is_stored = self._is_lost = False
         self.task = asyncio.create_task(self._run())
@@ -143,6 +193,18 @@ class _Push:
         self._epoch = file.writer_epoch
 
     async def _run(self) -> None:
+        ingest_id, target = self.file.ingest_id, self._target.name
+        ended = asyncio.Event()
+        holding = asyncio.create_task(self._hold.keep(ingest_id, target, ended))
+        try:
+            await self._send()
+        finally:
+            ended.set()
+            await asyncio.gather(holding, return_exceptions=True)
+            words = f"{self.file.file_name} was sent on to {target} while it arrived."
+            await self._hold.end(ingest_id, target, words if self.succeeded else "")
+
+    async def _send(self) -> None:
         sha256 = self.file.declared_sha256
         assert sha256 is not None
         extra = {"ingest": self.file.ingest_id, "target": self._target.name}

@@ -80,11 +80,8 @@ class BlobPush:
 
     async def _have(self, file: File) -> None:
         sha256 = digest_of(file)
-        if self._beside is not None and await self._beside.finished(
-            self._target.name, file.id, lambda done: self._tell(done, file.size_bytes)
-        ):
+        if self._beside is not None and self._beside.brought(self._target.name, file.id):
             self.brought.add(sha256)
-            await self._say(file, f"was sent on to {self._target.name} while it arrived.")
         for tries_left in reversed(range(_PUSH_TRIES)):
             if await self._client.has_blob(sha256):
                 return

@@ -7,12 +7,14 @@ creates of one name the later wins: both are settled by letting only one run.
 from __future__ import annotations
 
 import asyncio
+import logging
 from types import TracebackType
 from typing import Self
 
 from ingest_service.database import Database, Lease, Transaction
 from ingest_service.vocabulary.errors import IngestError
 
+_log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.3
 
 
@@ -31,8 +33,12 @@ class TargetTurn:
 
     async def renew(self, tx: Transaction) -> None:
         """In the transaction that renews the deployment's lease: the turn goes on as well, if it is ours."""
-        if self._held:
-            await self._take(tx)
+        if self._held and not await self._take(tx):
+            # Only once: the create that runs is not torn off, for that would wedge Ollama (contract 3.4).
+            self._held = False
+            _log.warning(
+                "the turn on a target was lost while it was creating", extra={"target": self._target}
+            )
 
     async def __aenter__(self) -> Self:
         while not await self._database.transact(self._take):  # noqa: ASYNC110 (another process may have it)

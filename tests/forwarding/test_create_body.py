@@ -93,11 +93,16 @@ async def test_a_model_with_projector_where_adapters_are_refused(
 
 
 @pytest.mark.parametrize("version", ["0.30.0", "0.33.0", "0.34.1", "0.40.0"])
-async def test_shards_keep_their_names(world: World, emulator: OllamaEmulator, version: str) -> None:
+async def test_shards_keep_their_numbers_and_come_before_a_projector(
+    world: World, emulator: OllamaEmulator, version: str
+) -> None:
     emulator.version = version
-    names = ["m-00002-of-00002.gguf", "m-00001-of-00002.gguf"]
+    names = ["zed-00002-of-00002.gguf", "zed-00001-of-00002.gguf"]
     body = await created(world, emulator, [(names[0], SHARD, SHARDS[1]), (names[1], SHARD, SHARDS[0])])
-    assert body == {"files": {names[0]: digest(SHARDS[1]), names[1]: digest(SHARDS[0])}}
+    # Ollama sorts them, and names the first one's layer first.
+    ours = ["model-00002-of-00002.gguf", "model-00001-of-00002.gguf"]
+    assert body == {"files": {ours[0]: digest(SHARDS[1]), ours[1]: digest(SHARDS[0])}}
+    assert max(ours) < "projector.gguf"
 
 
 @pytest.mark.parametrize("version", ["0.24.0", "0.33.0"])

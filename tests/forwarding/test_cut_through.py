@@ -228,3 +228,19 @@ async def test_the_same_bytes_arriving_elsewhere_hold_up_no_deployment(
         assert (await until_done(service, quick)).state == resources_pb2.Ingest.STATE_READY
     slow.finish()
     await slow.call
+
+
+async def test_the_worker_of_another_process_does_not_send_it_as_well(
+    start_service: StartService, emulator: OllamaEmulator
+) -> None:
+    # Two services on one store, as two processes would be: whichever claims, it finds the blob there.
+    first = await start_service(f"default={emulator.url}")
+    second = await start_service(f"default={emulator.url}")
+    for number, service in enumerate([first, second, first, second, first, second]):
+        data = DATA + bytes([number])
+        request = create_request(data, f"through{number}", sha256=digest(data))
+        name = (await service.ingests.CreateIngest(request)).name
+        await send(service.ingests, upload_messages(f"{name}/files/model.gguf", data))
+        assert (await until_done(service, name)).state == resources_pb2.Ingest.STATE_READY
+        posts = [call for call in emulator.calls.named("blob_post") if digest(data) in call.path]
+        assert len(posts) == 1

@@ -14,7 +14,7 @@ from typing import Any, cast
 from ingest_service.forwarding.cut_through import Arriving, CutThrough
 from ingest_service.ingests.requests import NewFile, NewIngest
 from ingest_service.vocabulary.states import FileRole, FileState
-from tests.forwarding.world import World
+from tests.forwarding.world import World, now
 from tests.ollama_emulator import OllamaEmulator
 from tests.support.files import MEBIBYTE, digest, gguf
 
@@ -33,6 +33,9 @@ class _Partial:
     async def read_partial(self, _partial_id: str) -> AsyncIterator[_Partial]:
         yield self
 
+    async def transact(self, _work: Any) -> None:
+        """Nobody else claims here."""
+
     async def read(self, *asked: Any) -> Any:
         """What the database answers, or, with an offset and a size, the store."""
         if len(asked) == 1:
@@ -48,7 +51,15 @@ async def test_a_writer_in_another_process_ends_the_push(world: World, emulator:
     # The first writer's bytes are others, and were never made durable.
     partial = _Partial(b"\0" * 6 * MEBIBYTE, (1, FileState.UPLOADING), 6 * MEBIBYTE)
     arriving: dict[str, Arriving] = {file.id: partial}
-    beside = CutThrough(cast("Any", partial), cast("Any", partial), world.targets, arriving.get)
+    beside = CutThrough(
+        cast("Any", partial),
+        cast("Any", partial),
+        world.targets,
+        arriving.get,
+        lease_seconds=60,
+        owner="beside",
+        clock=now,
+    )
     beside.begun(ingest, file)
     async with asyncio.timeout(10):
         while sum(call.body_bytes for call in emulator.calls.named("blob_post")) < 6 * MEBIBYTE:
@@ -57,7 +68,8 @@ async def test_a_writer_in_another_process_ends_the_push(world: World, emulator:
     partial.content, partial.row, partial.readable_bytes = DATA, (3, FileState.STORED), len(DATA)
     beside.begun(ingest, replace(file, writer_epoch=3, committed_size=10 * MEBIBYTE))
     async with asyncio.timeout(20):
-        assert not await beside.finished("a", file.id, lambda _: None)
         while any(call.outcome == "open" for call in emulator.calls.named("blob_post")):
             await asyncio.sleep(0.02)
+    assert not beside.brought("a", file.id)
     assert list(emulator.blobs.digests()) == []
+    await beside.close()

@@ -8,9 +8,10 @@ from typing import Final
 
 from model_ingest._backoff import Backoff
 from model_ingest._connection import Connection
+from model_ingest._errors import IngestError
 from model_ingest._retry import repeat
 from model_ingest._snapshot import apply
-from model_ingest._updates import Moved, OnUpdate
+from model_ingest._updates import Moved, OnUpdate, Waiting
 from model_ingest._watch import watch
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest
 from model_ingest.v1.resources_pb2 import Ingest
@@ -29,9 +30,19 @@ async def follow(
 ) -> Ingest:
     """The ingest once it is done, whatever the outcome. `start` is where it stood last."""
     ingest = _copy(start)
+
+    def on_wait(error: IngestError, delay_seconds: float) -> None:
+        if on_update is not None:
+            on_update(Waiting("", error, delay_seconds))
+
     while True:
         stream = watch(
-            connection, ingest.name, after_sequence, Backoff(patience_seconds), stall_seconds=stall_seconds
+            connection,
+            ingest.name,
+            after_sequence,
+            Backoff(patience_seconds),
+            stall_seconds=stall_seconds,
+            on_wait=on_wait,
         )
         async with aclosing(stream) as responses:
             async for response in responses:

@@ -74,6 +74,7 @@ class Push:
         self._capabilities = Capabilities()
         self._files: dict[str, LocalFile] = {}
         self._sources: dict[str, FileSource] = {}
+        self._is_sending = True
 
     async def run(self) -> Ingest:
         """The ingest once it ended well (with `detach`: once the bytes are there); raises why it did not."""
@@ -204,6 +205,7 @@ class Push:
                     raise failure
             try:
                 await sending
+                self._is_sending = False
             except IngestError:
                 await asyncio.wait({following}, timeout=_LAST_WORDS_SECONDS)
                 raise
@@ -263,10 +265,15 @@ class Push:
             self._connection,
             ingest,
             ingest.last_sequence,
-            self._on_update,
+            self._heard,
             patience_seconds=self._limits.patience_seconds,
             stall_seconds=self._limits.stall_seconds,
         )
+
+    def _heard(self, update: Update) -> None:
+        # While bytes are sent, the upload itself tells of an outage, and with more to say.
+        if not (isinstance(update, Waiting) and self._is_sending):
+            self._tell(update)
 
     def _backoff(self) -> Backoff:
         return Backoff(self._limits.patience_seconds)

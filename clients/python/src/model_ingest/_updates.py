@@ -28,7 +28,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """An upload broke off, and is tried again after `delay_seconds`; what was committed is safe."""
+    """An upload, or with no `file_name` the watch, broke off and is tried again after `delay_seconds`.
+
+    What was committed is safe, and no event is lost.
+    """
 
     file_name: str
     error: IngestError

@@ -10,18 +10,25 @@ import grpc
 from model_ingest._backoff import Backoff
 from model_ingest._connection import Connection
 from model_ingest._errors import IngestError, StalledError
+from model_ingest._retry import OnWait
 from model_ingest._watchdog import Watchdog, cancelled_from_outside
 from model_ingest.v1.ingest_service_pb2 import WatchIngestRequest, WatchIngestResponse
 
 
 async def watch(
-    connection: Connection, name: str, after_sequence: int, backoff: Backoff, *, stall_seconds: float
+    connection: Connection,
+    name: str,
+    after_sequence: int,
+    backoff: Backoff,
+    *,
+    stall_seconds: float,
+    on_wait: OnWait | None = None,
 ) -> AsyncGenerator[WatchIngestResponse, None]:
     """Events in order, none lost or doubled, progress and heartbeats between them, until it is done.
 
     A broken stream is watched again after the last event seen, until nothing came for the
     backoff's patience. A server that was never reached is not tried again. One that ends a watch
-    because it lasted long enough is asked again at once.
+    because it lasted long enough is asked again at once. `on_wait` hears why the next try waits.
     """
     while True:
         brought_something = False
@@ -40,6 +47,8 @@ async def watch(
             if _is_renewal(error) and brought_something:
                 continue
             delay_seconds = backoff.after(error)
+            if on_wait is not None:
+                on_wait(error, delay_seconds)
         await asyncio.sleep(delay_seconds)
 
 
