@@ -190,6 +190,10 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("SWEEP_SECONDS", "60", _number(0.1, 86400), "how often expiry and removal are looked at"),
     Setting(
+        "RETENTION", "keep", _choice("keep"),
+        "our copy once all targets have the model: kept; after a hardlink both names are one copy, not two",
+    ),
+    Setting(
         "CUT_THROUGH", "true", _boolean,
         "send a file whose sha256 was declared on to its targets while it arrives",
     ),
@@ -237,6 +241,7 @@ class Settings:
     upload_expiry_seconds: float
     blob_grace_seconds: float
     sweep_seconds: float
+    retention: str
     cut_through: bool
     deployment_retry_seconds: float
     lease_seconds: float
