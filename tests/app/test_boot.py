@@ -125,7 +125,7 @@ async def test_the_boot_log_tells_which_targets_share_their_directory(
     targets = tmp_path / "targets.toml"
     targets.write_text(
         '[near]\nurl = "http://127.0.0.1:9"\nmodels_dir = "models"\n'
-        '[far]\nurl = "http://127.0.0.1:9"\nmodels_dir = "none"\n'
+        '[far]\nurl = "http://127.0.0.1:8"\nmodels_dir = "none"\n'
     )
     variables = environment(tmp_path / "data", sqlite_url, targets_file=targets)
     del variables["INGEST_TARGETS"]

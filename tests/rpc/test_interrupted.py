@@ -28,9 +28,10 @@ UPLOADING = resources_pb2.File.STATE_UPLOADING
 
 
 def received(scene: Scene) -> int:
-    """Bytes that the one running upload has taken in."""
-    (session,) = scene.running.service.uploads._sessions.values()
-    return session.pipeline.received_bytes
+    """Bytes that the one running upload has taken in; -1 before it is open: the row is written first."""
+    sessions = list(scene.running.service.uploads._sessions.values())
+    assert len(sessions) <= 1
+    return sessions[0].pipeline.received_bytes if sessions else -1
 
 
 async def ends_well(scene: Scene, file: str, offset: int) -> None:
