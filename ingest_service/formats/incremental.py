@@ -1,10 +1,10 @@
 """Drives a reader that is written as a generator: any split of the bytes, a bounded piece of work at a time.
 
 How it is fed: make one for each file when its upload opens; call `feed` with each piece as it arrives, from
-byte 0 and in order, on a worker thread (one call at a time; it may be another thread each time), until `state`
-is no longer NEEDS_MORE. After that `feed` does nothing, so the caller need not ask first. On resume make a new
-one and feed it the committed prefix. A `fault` ends the upload (`fault.as_error()`); `result` is there with
-DONE.
+byte 0 and in order, on a worker thread (one call at a time; it may be another thread each time), until
+`state` is no longer NEEDS_MORE. After that `feed` does nothing, so the caller need not ask first. On resume
+make a new one and feed it the committed prefix. A `fault` ends the upload (`fault.as_error()`); `result` is
+there with DONE.
 """
 
 from __future__ import annotations

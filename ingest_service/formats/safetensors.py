@@ -1,8 +1,8 @@
 """The safetensors reader: a malformed header kills a whole Ollama, so none may pass (security.md, rules F).
 
 The header is one JSON object. It is cut into its members as it arrives and only one of them is decoded at a
-time: a JSON text of megabytes decodes into many times as much. It is fed as `IncrementalReader` says, by nobody
-yet.
+time: a JSON text of megabytes decodes into many times as much. It is fed as `IncrementalReader` says, by
+nobody yet.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _KEYS = frozenset({"dtype", "shape", "data_offsets"})
 #: Type -> bits of one element.
 _BITS = {
     "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8,
-    "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32,
-    "F32": 32, "C64": 64, "F64": 64, "I64": 64, "U64": 64,
+    "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32,
+    "U32": 32, "F32": 32, "C64": 64, "F64": 64, "I64": 64, "U64": 64,
 }  # fmt: skip
 
 

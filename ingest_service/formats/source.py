@@ -1,7 +1,7 @@
 """Bytes as they arrive, for readers that are written as generators.
 
 A reader yields the number of bytes that it needs before it can go on, and is not resumed before they are
-there: so any split of a file gives the same result. What it asks for is bounded by its own constants, never by a
+there: any split of a file gives the same result. What it asks for is bounded by its own constants, never by a
 number from the file.
 """
 
