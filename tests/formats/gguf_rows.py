@@ -97,6 +97,7 @@ HEADER = (
 PAIRS = (
     Row("K1", "empty key", "key 17", G.but(extra=(counted(b"") + u32(1),)), G.but({"k": u32(1)})),
     Row("K1", "key of 2^63", "key 17", G.but(extra=(counted(b"k", 2**63) + u32(1),)), G.but({"k": u32(1)})),
+    Row("K1", "key beyond the file", "key 17", G.but(extra=(counted(b"k", 9000),)), G.but({"k": u32(1)})),
     Row("K1", "key of 65536", "key 17", G.but({"k" * 65_536: u32(1)}), G.but({"k" * 65_535: u32(1)})),
     Row("K2", "NUL", "key 17", G.but({"general.architecture\0x": u32(1)}), G.but({"a.x": u32(1)})),
     Row("K2", "not ASCII", "key 17", G.but({"k\u00fc": u32(1)}), G.but({"ku": u32(1)})),
@@ -108,6 +109,9 @@ PAIRS = (
         GgufLimits(max_string_bytes=64)),
     key_row("K4", "string beyond the file", "k", text("ab", 100_000), text("ab")),
     key_row("K4", "element of 2^63", "k", array(8, counted(b"a", 2**63), 1), texts(["a"])),
+    Row("K4", "element beyond the limit", "k", G.but({"k": texts(["a" * 65])}), G.but({"k": texts(["a" * 64])}),
+        GgufLimits(max_string_bytes=64)),
+    key_row("K4", "element beyond the file", "k", array(8, counted(b"a", 100_000), 1), texts(["a"])),
     key_row("K5", "array of arrays", "k", array(9, bytes(12), 1), numbers(U8, [1])),
     key_row("K5", "element type 13", "k", array(13, bytes(12), 1), numbers(U8, [1])),
     key_row("K6", "2^63 elements", "k", numbers(U8, [1], 2**63), numbers(U8, [1])),
@@ -241,6 +245,7 @@ MODEL = (
     key_row("C5", "chunk_size", "clip.audio.chunk_size", u32(65_537), u32(30), CLIP),
     key_row("C5", "patch_size", "clip.vision.patch_size", u32(1), u32(14),
             CLIP.but({"clip.vision.image_size": u32(1025)})),
+    key_row("C5", "image_size as u64", "clip.vision.image_size", number(U64, 14), u32(14), CLIP),
     key_row("C5", "image_size as text", "clip.vision.image_size", text("14"), u32(14), CLIP),
 )  # fmt: skip
 
