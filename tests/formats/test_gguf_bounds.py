@@ -1,4 +1,4 @@
-"""What is just allowed passes: every value type, every limit met exactly, and rules that are not for everyone."""
+"""What is just allowed passes: every value type, every limit met exactly, rules that are not for all."""
 
 from __future__ import annotations
 
