@@ -134,7 +134,7 @@ def _add(member: Member, table: _Table) -> None:
     for dimension in shape:
         elements *= dimension
     bits = elements * _BITS[dtype]
-    if elements >= _MAX_NUMBER or bits != 8 * (offsets[1] - offsets[0]):
+    if bits != 8 * (offsets[1] - offsets[0]):
         message = f"{elements} elements of {dtype} are not the {offsets[1] - offsets[0]} bytes it has."
         refuse("F8", at, name, message)
     table.begins.append(offsets[0])

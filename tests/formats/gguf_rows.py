@@ -32,6 +32,7 @@ TEMPLATE = "tokenizer.chat_template"
 CHARSMAP = "tokenizer.ggml.precompiled_charsmap"
 SHARD = {"split.no": number(U16, 1), "split.count": number(U16, 2), "split.tensors.count": number(I32, 9)}
 CLIP = G.but({"general.architecture": text("clip"), "general.type": text("mmproj")})
+STRINGS = G.but({"k": texts(["abcde", "b"])})
 ONE = (Tensor("t", (32,), 0),)
 
 
@@ -176,6 +177,9 @@ TENSORS = (
     tensor_row("T8", "half a block", Tensor("t", (48, 2), 8), Tensor("t", (64, 2), 8)),
     Row("S1", "one byte short", "file size", G, G, bad_size_bytes=G.min_size_bytes - 1),
     Row("S1", "ends within the table", "output_norm.weight", G, G, bad_size_bytes=len(G.header) - 1),
+    # Bytes that come after the declared end are not looked at.
+    Row("S1", "ends within an array of strings", "k", STRINGS, STRINGS,
+        bad_size_bytes=STRINGS.header.index(counted(b"abcde")) + 17),
     Row("S1", "ends after the counts", "key 0", G, G, bad_size_bytes=24),
     Row("S2", "one byte more", "file size", G, G, more_bytes=1),
     Row("S2", "between the ends", "file size", G, G, bad_size_bytes=G.min_size_bytes + 1),
@@ -209,6 +213,7 @@ MODEL = (
     key_row("V1", "token is a text", TOKENS, text("abc"), texts(["a", "b", "c"])),
     Row("V1", "no tokens", TOKENS, G.but({TOKENS: None}),
         G.but({TOKENS: texts("abc")})),
+    key_row("V1", "no token", TOKENS, texts([]), texts("abc")),
     key_row("V2", "scores as u8", "tokenizer.ggml.scores", numbers(U8, [0, 0, 0]), numbers(F32, [0, 0, 0])),
     key_row("V2", "two scores", "tokenizer.ggml.scores", numbers(F32, [0, 0]), numbers(F32, [0, 0, 0])),
     key_row("V2", "types as u8", "tokenizer.ggml.token_type", numbers(U8, [1, 1, 1]),
@@ -217,6 +222,7 @@ MODEL = (
     key_row("V2", "types as text", "tokenizer.ggml.token_type", text("111"), numbers(I32, [1, 1, 1])),
     key_row("V2", "suppressed as u8", "tokenizer.ggml.suppress_tokens", numbers(U8, [1]), numbers(I32, [1])),
     key_row("V3", "merges as u8", "tokenizer.ggml.merges", numbers(U8, [1]), texts(["a b"])),
+    key_row("V3", "merges as text", "tokenizer.ggml.merges", text("a b"), texts(["a b"])),
     Row("V3", "long token", TOKENS, G.but({TOKENS: texts(["a", "b", "c" * 65])}),
         G.but({TOKENS: texts(["a", "b", "c" * 64])}), GgufLimits(max_token_bytes=64)),
     key_row("V4", "text twice", TOKENS, texts(["a", "b", "a"]), texts(["a", "b", "c"])),
@@ -225,6 +231,7 @@ MODEL = (
     key_row("V5", "3 bytes", CHARSMAP, numbers(U8, [0] * 3), numbers(U8, [0] * 5)),
     key_row("V5", "inner size", CHARSMAP, numbers(U8, [4, 0, 0, 0] + [0] * 4),
             numbers(U8, [4, 0, 0, 0] + [0] * 5)),
+    key_row("V5", "text", CHARSMAP, text("abcdefgh"), numbers(U8, [0] * 5)),
     key_row("V5", "numbers of 4", CHARSMAP, numbers(I32, [0] * 5), numbers(U8, [0] * 5)),
     key_row("V6", "<0x-1>", TOKENS, texts(["a", "b", "<0x-1>"]), texts(["a", "b", "<0xFF>"]),
             G.but({"tokenizer.ggml.model": text("plamo2")})),

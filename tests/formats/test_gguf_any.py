@@ -155,8 +155,8 @@ def test_memory_stays_within_64_mib_whatever_comes(name: str) -> None:
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # The piece that is fed is counted too.
-    assert peak_bytes < 64 * MIB
+    # Half of what is promised: a reader that kept one of these would be seen.
+    assert peak_bytes < 32 * MIB
 
 
 @pytest.mark.parametrize("name", NUMBERS)

@@ -104,13 +104,13 @@ def test_what_is_only_unusual_passes_with_a_warning() -> None:
 
 def test_texts_are_cut_and_safe_to_show_and_the_template_is_as_it_is() -> None:
     template = "a\u202e\x1b" * 1000
-    file = G.but({"general.name": text("n\u00e4\x1b" * 2000), "tokenizer.chat_template": text(template)})
+    file = G.but({"general.name": text("\x1b" + "\u00e4" * 2000), "tokenizer.chat_template": text(template)})
     facts = header_of(file).facts
     assert facts.name is not None
     assert facts.name.isprintable()
     assert len(facts.name.encode()) <= 1024
     assert facts.chat_template == template
-    # The cut went through a letter of two bytes or not: that is no fault of the file.
+    # The cut goes through a letter of two bytes: that is no fault of the file.
     assert facts.warnings == ()
 
 

@@ -73,8 +73,8 @@ def _check_charsmap(metadata: Metadata) -> None:
     value, charsmap = metadata.values.get(_CHARSMAP), metadata.array(_CHARSMAP)
     if value is None:
         return
-    if charsmap is None or charsmap.element_type not in (U8, I8) or charsmap.count < 4:
-        refuse("V5", value.offset, _CHARSMAP, "A map of characters is an array of at least four bytes.")
+    if charsmap is None or charsmap.element_type not in (U8, I8):
+        refuse("V5", value.offset, _CHARSMAP, "A map of characters is an array of bytes.")
     inner = int.from_bytes(charsmap.head[:4], "little")
     if 4 + inner >= charsmap.count:
         message = f"It says that {inner} of its {charsmap.count} bytes are a table."
