@@ -100,8 +100,7 @@ def test_the_offset_is_where_the_fault_is(file: Gguf, place: bytes) -> None:
 
 
 def test_what_a_file_says_of_itself_cannot_forge_the_message() -> None:
-    fault = fault_of(G.but({"general.alignment": text("a\x1b[31m\u202e")}).header, 10_000)
-    assert fault.message.isprintable()
+    assert FormatFault("A1", 0, "x", "a\x1b[31m\u202eb").message == "a [31m b"
     tensor = G.but(tensors=(G.tensors[0], type(G.tensors[0])("a\n\x1b[2J", (0,))))
     assert fault_of(tensor.header, tensor.max_size_bytes).field.isprintable()
 
