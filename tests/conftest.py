@@ -33,14 +33,26 @@ def _running_cluster(directory: Path) -> Iterator[PostgresCluster]:
     cluster = PostgresCluster(directory)
     cluster.start()
 
+    _migrate(cluster.create_database(_TEMPLATE))
+    yield cluster
+    cluster.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    _migrate(f"sqlite+aiosqlite:///{path}")
+    return path
+
+
+def _migrate(url: str) -> None:
     async def prepare() -> None:
-        database = Database(cluster.create_database(_TEMPLATE))
+        database = Database(url)
         await migrate(database)
         await database.close()
 
     asyncio.run(prepare())
-    yield cluster
-    cluster.stop("immediate")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -71,6 +83,14 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await migrate(opened)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def no_task_left() -> AsyncIterator[None]:
+    """Checked after every other asynchronous fixture has cleaned up, if it is asked for first."""
+    yield
+    left = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+    assert left == set()
 
 
 @pytest.fixture

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Table, and_, delete, func, not_, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import and_, delete, func, not_, or_, select, update
 
 from ingest_service.database.rows import blob_from_row
-from ingest_service.database.statements import Statements, batches
+from ingest_service.database.statements import Statements, batches, insert_into
 from ingest_service.database.tables import blobs, files, ingests
 from ingest_service.vocabulary.records import Blob
 from ingest_service.vocabulary.states import BlobState, FileState, IngestState
-
-_INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
 
 _REFERRING = [str(FileState.PUBLISHING), str(FileState.STORED)]
 _ENDED = [str(IngestState.FAILED), str(IngestState.CANCELLED), str(IngestState.EXPIRED)]
@@ -62,7 +56,9 @@ class BlobQueries:
         """Records published bytes; a blob that was DELETING or CORRUPT is LIVE again."""
         values = {"size_bytes": size_bytes, "state": str(BlobState.LIVE), "format": file_format}
         # One statement: two uploads of the same bytes may get here at the same moment.
-        statement = _INSERT[self._statements.dialect](blobs).values(sha256=sha256, created_at=now, **values)
+        statement = insert_into(blobs, self._statements.dialect).values(
+            sha256=sha256, created_at=now, **values
+        )
         await self._statements.run(
             statement.on_conflict_do_update(
                 index_elements=[blobs.c.sha256], set_=values, where=blobs.c.state != str(BlobState.LIVE)

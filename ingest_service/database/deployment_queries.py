@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, literal, or_, select, update
 
 from ingest_service.database.rows import changed, deployment_from_row, deployment_values
 from ingest_service.database.statements import Statements
@@ -28,6 +28,11 @@ class Lease:
     ingest_id: str
     target: str
     fencing: int
+
+
+def _is_free(now: database_now) -> ColumnElement[bool]:
+    """Nobody holds a live lease of it."""
+    return or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < now)
 
 
 class DeploymentQueries:
@@ -98,7 +103,7 @@ class DeploymentQueries:
                 deployments.c.state.in_(_MOVING),
                 deployments.c.target.in_(targets),
                 deployments.c.target.not_in(busy_targets),
-                or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < now),
+                _is_free(now),
                 or_(deployments.c.next_attempt_at.is_(None), deployments.c.next_attempt_at <= moment),
                 or_(
                     deployments.c.target.not_in(resting_targets),
@@ -150,7 +155,7 @@ class DeploymentQueries:
         """The ingest's deployments that no worker holds a live lease of, by the database's clock."""
         query = select(deployments.c.id).where(
             deployments.c.ingest_id == ingest_id,
-            or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < database_now()),
+            _is_free(database_now()),
         )
         return set((await self._statements.run(query)).scalars())
 
@@ -163,11 +168,7 @@ class DeploymentQueries:
                 deployments.c.ingest_id == ingest_id,
                 deployments.c.target == target,
                 deployments.c.state == str(DeploymentState.PENDING),
-                or_(
-                    deployments.c.lease_until_us.is_(None),
-                    deployments.c.lease_until_us < now,
-                    deployments.c.lease_owner == owner,
-                ),
+                or_(_is_free(now), deployments.c.lease_owner == owner),
             )
             .values(lease_owner=owner, lease_until_us=now + int(lease_seconds * 1_000_000))
         )
@@ -188,7 +189,6 @@ class DeploymentQueries:
 
     async def unserved(self, served: Collection[str], waiting_since: datetime) -> list[Lease]:
         """Deployments on other targets than these that nobody holds and that were due before that moment."""
-        idle = or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < database_now())
         due_at = func.coalesce(deployments.c.next_attempt_at, ingests.c.stored_at)
         query = (
             select(deployments.c.id, deployments.c.ingest_id, deployments.c.target, deployments.c.fencing)
@@ -197,7 +197,7 @@ class DeploymentQueries:
                 ingests.c.state.in_(_FORWARDED),
                 deployments.c.state.in_(_MOVING),
                 deployments.c.target.not_in(list(served)),
-                idle,
+                _is_free(database_now()),
                 due_at < literal(waiting_since, UtcMicros),
             )
             .limit(_UNSERVED_PAGE)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from sqlalchemy import Table, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import or_, select, update
 
-from ingest_service.database.statements import Statements
+from ingest_service.database.statements import Statements, insert_into
 from ingest_service.database.tables import targets
 from ingest_service.database.types import database_now
-
-_INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
 
 
 class TargetQueries:
@@ -52,7 +46,7 @@ class TargetQueries:
         """This process has these targets in its settings, and works for them."""
         now = database_now()
         for name in sorted(names):
-            statement = _INSERT[self._statements.dialect](targets).values(name=name, served_at_us=now)
+            statement = insert_into(targets, self._statements.dialect).values(name=name, served_at_us=now)
             await self._statements.run(
                 statement.on_conflict_do_update(index_elements=[targets.c.name], set_={"served_at_us": now})
             )

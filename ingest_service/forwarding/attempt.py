@@ -106,11 +106,14 @@ class Attempt:
             waited = 0.0
 
     async def _renewed(self, progress: tuple[int, int] | None) -> bool | None:
-        async def work(tx: Transaction) -> bool | None:
-            await self._turn.renew(tx)
-            return await tx.deployments.renew(self._lease, self._settings.lease_seconds, progress)
+        async def work(tx: Transaction) -> tuple[bool, bool | None]:
+            has_turn = await self._turn.renew(tx)
+            return has_turn, await tx.deployments.renew(self._lease, self._settings.lease_seconds, progress)
 
-        return await self._database.transact(work)
+        has_turn, cancel = await self._database.transact(work)
+        if not has_turn:
+            self._turn.lost()
+        return cancel
 
     async def _record(self, driving: asyncio.Task[None], *, is_cancel_due: bool) -> None:
         """Writes how the attempt ended, exactly once."""

@@ -217,7 +217,7 @@ class _Push:
                 await client.push_body(sha256, self.file.size_bytes, self._body())
             self.succeeded = True
             _log.info("sent a file on while it arrived", extra=extra)
-        except (TargetError, IngestError, _Dropped, FileNotFoundError) as error:
+        except (TargetError, IngestError, _Dropped) as error:
             # The deployment's own push comes once the file is stored.
             _log.info("a push beside the upload was given up", extra={**extra, "detail": str(error)})
         except Exception:  # noqa: BLE001 (logged)

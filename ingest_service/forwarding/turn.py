@@ -31,14 +31,17 @@ class TargetTurn:
         self._lease_seconds = lease_seconds
         self._held = False
 
-    async def renew(self, tx: Transaction) -> None:
-        """In the transaction that renews the deployment's lease: the turn goes on as well, if it is ours."""
-        if self._held and not await self._take(tx):
-            # Only once: the create that runs is not torn off, for that would wedge Ollama (contract 3.4).
-            self._held = False
-            _log.warning(
-                "the turn on a target was lost while it was creating", extra={"target": self._target}
-            )
+    async def renew(self, tx: Transaction) -> bool:
+        """In the transaction that renews the deployment's lease: the turn goes on as well, if it is ours.
+
+        False if another has it now: tell `lost`, once the transaction is committed.
+        """
+        return not self._held or await self._take(tx)
+
+    def lost(self) -> None:
+        """Told once: the create that runs is not torn off, for that would wedge Ollama (contract 3.4)."""
+        self._held = False
+        _log.warning("the turn on a target was lost while it was creating", extra={"target": self._target})
 
     async def __aenter__(self) -> Self:
         while not await self._database.transact(self._take):  # noqa: ASYNC110 (another process may have it)

@@ -128,8 +128,8 @@ class Sweeper:
             if dry_run or await self._expire_one(file, before):
                 report.expired_ingests.append(file.ingest_id)
                 report.sizes_bytes[file.ingest_id] = file.committed_size
-            if not dry_run and file.ingest_id in report.sizes_bytes:
-                _log.info("expired an upload", extra={"ingest": file.ingest_id, "file": file.file_name})
+                if not dry_run:
+                    _log.info("expired an upload", extra={"ingest": file.ingest_id, "file": file.file_name})
 
     async def _expire_one(self, file: File, before: datetime) -> bool:
         try:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,11 @@ import pytest
 from tests.support.postgres import PostgresCluster
 
 NewUrl = Callable[[str], str]
+
+
+@pytest.fixture(autouse=True)
+def nobody_leaves_a_task(no_task_left: None) -> None:
+    """Holds for every test here."""
 
 
 @pytest.fixture
@@ -25,14 +29,6 @@ def new_url(postgres: PostgresCluster, tmp_path: Path) -> NewUrl:
         return postgres.create_database(f"fault_{uuid.uuid4().hex}", "migrated")
 
     return make
-
-
-@pytest.fixture(autouse=True)
-async def no_task_left() -> AsyncIterator[None]:
-    """Checked after every other asynchronous fixture has cleaned up."""
-    yield
-    left = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
-    assert left == set()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,24 +9,9 @@ from pathlib import Path
 import pytest
 
 from ingest_service.database import Database
-from ingest_service.database.migrate import migrate
 from ingest_service.forwarding import ollama
 from tests.forwarding.world import World, open_world
 from tests.ollama_emulator import OllamaEmulator
-
-
-@pytest.fixture(scope="session")
-def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file to copy: migrating takes longer than most tests here."""
-    path = tmp_path_factory.mktemp("sqlite") / "template.db"
-
-    async def prepare() -> None:
-        database = Database(f"sqlite+aiosqlite:///{path}")
-        await migrate(database)
-        await database.close()
-
-    asyncio.run(prepare())
-    return path
 
 
 @pytest.fixture

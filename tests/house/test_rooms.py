@@ -10,6 +10,8 @@ import pytest
 from tests.house.source import HOUSE, ROOT, dotted, imports, modules
 
 _STANDARD_WAYS_TO_FILES = {"os.open", "os.read", "os.write", "shutil", "tempfile", "aiofiles", "io.open"}
+#: What rules and words alone must not know.
+_PURE = {"grpc", "google.protobuf", "model_ingest", "sqlalchemy", "httpx", "asyncio", "os", "pathlib"}
 #: Room or module -> what it must not know.
 FORBIDDEN: dict[str, set[str]] = {
     "rpc": {"sqlalchemy", "httpx", "aiosqlite", "asyncpg", "alembic", *_STANDARD_WAYS_TO_FILES},
@@ -37,26 +39,8 @@ FORBIDDEN: dict[str, set[str]] = {
         "asyncio",
         "ingest_service",
     },
-    "lifecycle": {
-        "grpc",
-        "google.protobuf",
-        "model_ingest",
-        "sqlalchemy",
-        "httpx",
-        "asyncio",
-        "os",
-        "pathlib",
-    },
-    "vocabulary": {
-        "grpc",
-        "google.protobuf",
-        "model_ingest",
-        "sqlalchemy",
-        "httpx",
-        "asyncio",
-        "os",
-        "pathlib",
-    },
+    "lifecycle": _PURE,
+    "vocabulary": _PURE,
 }
 
 

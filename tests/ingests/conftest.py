@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from ingest_service.database import Database
-from ingest_service.database.migrate import migrate
 from ingest_service.storage import FileExecutor
 from tests.ingests.parts import Parts, running_parts
 from tests.storage.descriptors import open_files
@@ -24,11 +21,8 @@ def nothing_left_open(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-async def no_task_left() -> AsyncIterator[None]:
-    """Checked after every other asynchronous fixture has cleaned up."""
-    yield
-    left = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
-    assert left == set()
+def nobody_leaves_a_task(no_task_left: None) -> None:
+    """Holds for every test here."""
 
 
 @pytest.fixture
@@ -38,36 +32,22 @@ async def executor() -> AsyncIterator[FileExecutor]:
     threads.close()
 
 
-@pytest.fixture(scope="session")
-def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite database to copy, as `database_url` copies one in PostgreSQL."""
-    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
-
-    async def prepare() -> None:
-        database = Database(f"sqlite+aiosqlite:///{path}")
-        await migrate(database)
-        await database.close()
-
-    asyncio.run(prepare())
-    return path
-
-
 @pytest.fixture
 async def parts(
-    no_task_left: None, database_url: str, tmp_path: Path, migrated_file: Path
+    no_task_left: None, database_url: str, tmp_path: Path, migrated_sqlite: Path
 ) -> AsyncIterator[Parts]:
     """On each database."""
     if database_url.startswith("sqlite"):
-        shutil.copy(migrated_file, tmp_path / "test.db")
+        shutil.copy(migrated_sqlite, tmp_path / "test.db")
     async with running_parts(database_url, tmp_path / "data") as running:
         yield running
 
 
 @pytest.fixture
 async def parts_on_sqlite(
-    no_task_left: None, sqlite_url: str, tmp_path: Path, migrated_file: Path
+    no_task_left: None, sqlite_url: str, tmp_path: Path, migrated_sqlite: Path
 ) -> AsyncIterator[Parts]:
     """For tests whose subject is not the database."""
-    shutil.copy(migrated_file, tmp_path / "test.db")
+    shutil.copy(migrated_sqlite, tmp_path / "test.db")
     async with running_parts(sqlite_url, tmp_path / "data") as running:
         yield running

@@ -465,9 +465,9 @@ class UploadMachine(RuleBasedStateMachine):
         file.state, file.ended_as, file.call = "FAILED", ingest_state, None
 
 
-def _run(migrated_file: Path, examples: int, steps: int) -> None:
+def _run(migrated_sqlite: Path, examples: int, steps: int) -> None:
     class Machine(UploadMachine):
-        migrated = migrated_file
+        migrated = migrated_sqlite
 
     run_state_machine_as_test(
         Machine,
@@ -483,10 +483,10 @@ def _run(migrated_file: Path, examples: int, steps: int) -> None:
     )
 
 
-def test_any_history_keeps_its_promises(migrated_file: Path) -> None:
-    _run(migrated_file, examples=8, steps=30)
+def test_any_history_keeps_its_promises(migrated_sqlite: Path) -> None:
+    _run(migrated_sqlite, examples=8, steps=30)
 
 
 @pytest.mark.soak
-def test_any_long_history_keeps_its_promises(migrated_file: Path) -> None:
-    _run(migrated_file, examples=80, steps=60)
+def test_any_long_history_keeps_its_promises(migrated_sqlite: Path) -> None:
+    _run(migrated_sqlite, examples=80, steps=60)
