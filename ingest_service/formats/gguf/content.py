@@ -1,0 +1,60 @@
+"""Rules C: chat templates, which others will render, and the numbers of projectors."""
+
+from __future__ import annotations
+
+import re
+
+from ingest_service.formats.faults import refuse
+from ingest_service.formats.gguf.limits import GgufLimits
+from ingest_service.formats.gguf.types import U32
+from ingest_service.formats.gguf.values import TEMPLATE, Metadata
+
+#: The ways out of Jinja2's templates that are known; no template of a chat needs one.
+_ESCAPE = re.compile(
+    r"__(?:class|globals|builtins|subclasses|mro|bases?|init|import|getattribute|dict|code|reduce\w*)__"
+    r"|\|\s*attr\s*\("
+)
+_MAX_PATCHES = 1024
+#: Suffix of a projector's key -> the most that llama.cpp's fixed arrays and 32-bit products bear.
+_PROJECTOR = {
+    "head_count": 4096,
+    "block_count": 512,
+    "patch_size": 4096,
+    "image_size": 65_536,
+    "chunk_size": 16_384,
+    "embedding_length": 2**20,
+}
+
+
+def check_templates(metadata: Metadata, limits: GgufLimits) -> None:
+    """C1: no template is rendered here, but by others it is."""
+    for variant, text in metadata.templates.items():
+        found = _ESCAPE.search(text)
+        if not found:
+            continue
+        key = f"{TEMPLATE}.{variant}" if variant else TEMPLATE
+        message = f"The template has {found.group()!r}, with which templates break out of their sandbox."
+        if limits.refuse_unsafe_templates:
+            refuse("C1", metadata.offset(key), key, message)
+        metadata.warnings.append(f"{key}: {message}")
+
+
+def check_projector(metadata: Metadata) -> None:
+    """C5: a projector's numbers are used as divisors and as sizes of fixed arrays."""
+    if metadata.architecture != "clip":
+        return
+    for part in ("clip.vision.", "clip.audio."):
+        for suffix, most in _PROJECTOR.items():
+            for key in (part + suffix, part + "attention." + suffix):
+                value = metadata.values.get(key)
+                if value is None:
+                    continue
+                number = metadata.integer(key)
+                if value.type != U32 or number is None or not 1 <= number <= most:
+                    message = f"{key} is a u32 from 1 to {most}, not {value.type_name} {value.data}."
+                    refuse("C5", value.offset, key, message)
+    image, patch = metadata.integer("clip.vision.image_size"), metadata.integer("clip.vision.patch_size")
+    if image and patch and not 1 <= image // patch <= _MAX_PATCHES:
+        key = "clip.vision.patch_size"
+        message = f"Patches of {patch} in an image of {image}: 1 to {_MAX_PATCHES} can be in a row."
+        refuse("C5", metadata.offset(key), key, message)

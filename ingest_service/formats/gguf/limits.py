@@ -1,0 +1,32 @@
+"""What a GGUF header may cost, and the version of the rules (security.md section 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Written beside each blob that passed; raised with every rule or default that refuses more than before, so
+#: that what was accepted under an older one is looked at again before it is used again.
+RULES_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GgufLimits:
+    """All of them can be set; the defaults are security.md's."""
+
+    max_header_bytes: int = 64 << 20
+    max_pairs: int = 4096
+    max_tensors: int = 65_536
+    max_string_bytes: int = 16 << 20
+    max_array_elements: int = 64 << 20
+    max_alignment_bytes: int = 1 << 20
+    max_blocks: int = 512
+    max_experts: int = 1024
+    #: Of vocabularies only hashes are kept, eight bytes a token; the largest known one has 262 144.
+    max_tokens: int = 1 << 20
+    max_token_bytes: int = 64 << 10
+    max_template_bytes: int = 256 << 10
+    #: Processor time of the thread that feeds, not time on the clock: a busy machine is no fault of the file.
+    cpu_budget_seconds: float = 30.0
+    allow_trailing_bytes: bool = False
+    allow_vocabulary_only: bool = False
+    refuse_unsafe_templates: bool = True

@@ -1,0 +1,145 @@
+"""The table of tensors: rules T, exactly llama.cpp's, and what the file's size has to be (S)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from ingest_service.formats.faults import refuse
+from ingest_service.formats.gguf.limits import GgufLimits
+from ingest_service.formats.gguf.types import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
+from ingest_service.formats.source import Source, Steps
+
+_U64 = struct.Struct("<Q")
+_U32 = struct.Struct("<I")
+_TAIL = struct.Struct("<IQ")
+_MAX_NAME_BYTES = 63
+_MAX_DIMENSIONS = 4
+_TOO_MUCH = 2**63
+
+
+@dataclass(slots=True)
+class TypeShare:
+    """What the tensors of one type amount to."""
+
+    tensors: int = 0
+    parameters: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Tensors:
+    """The whole table, summed up; offsets are from the start of the data."""
+
+    count: int = 0
+    parameters: int = 0
+    #: Where the last tensor's bytes end, and the same rounded up to the alignment.
+    end_bytes: int = 0
+    padded_end_bytes: int = 0
+    by_type: dict[int, TypeShare] = field(default_factory=dict)
+
+
+def read_tensors(source: Source, count: int, alignment: int) -> Steps[Tensors]:
+    """All descriptions, one after the other; the data they tell of is not looked at."""
+    tensors = Tensors()
+    names: set[bytes] = set()
+    for index in range(count):
+        name = yield from _read_name(source, names, index)
+        shown = name.decode("utf-8", "replace")
+        parameters, row = yield from _read_shape(source, shown)
+        at = source.offset
+        number, offset = _TAIL.unpack((yield from source.take(_TAIL.size, shown)))
+        kind = _known_type(number, at, shown)
+        if row % kind.block:
+            message = f"A row of {row} elements is no multiple of {kind.name}'s block of {kind.block}."
+            refuse("T8", at, shown, message)
+        size_bytes = parameters // kind.block * kind.block_bytes
+        if size_bytes >= _TOO_MUCH:
+            refuse("T4", at, shown, f"{parameters} elements of {kind.name} have 2^63 bytes or more.")
+        if offset != tensors.padded_end_bytes:
+            message = f"The tensor is at {offset}; after the one before it comes {tensors.padded_end_bytes}."
+            refuse("T6", at + 4, shown, message)
+        _add(tensors, number, parameters, size_bytes, alignment)
+        if tensors.padded_end_bytes >= _TOO_MUCH:
+            refuse("T7", at, shown, "The tensors have 2^63 bytes or more together.")
+    return tensors
+
+
+def _add(tensors: Tensors, number: int, parameters: int, size_bytes: int, alignment: int) -> None:
+    tensors.count += 1
+    tensors.parameters += parameters
+    tensors.end_bytes = tensors.padded_end_bytes + size_bytes
+    tensors.padded_end_bytes = tensors.end_bytes + -tensors.end_bytes % alignment
+    share = tensors.by_type.setdefault(number, TypeShare())
+    share.tensors += 1
+    share.parameters += parameters
+    share.size_bytes += size_bytes
+
+
+def _read_name(source: Source, names: set[bytes], index: int) -> Steps[bytes]:
+    start, shown = source.offset, f"tensor {index}"
+    (length,) = _U64.unpack((yield from source.take(8, shown)))
+    if not 1 <= length <= _MAX_NAME_BYTES:
+        refuse("T1", start, shown, f"A tensor's name has 1 to {_MAX_NAME_BYTES} bytes, not {length}.")
+    name = yield from source.take(length, shown)
+    if b"\0" in name:
+        refuse("T1", start + 8 + name.index(0), shown, "A tensor's name has no NUL.")
+    if name in names:
+        refuse("T2", start, name.decode("utf-8", "replace"), "Two tensors have this name.")
+    names.add(name)
+    return name
+
+
+def _read_shape(source: Source, shown: str) -> Steps[tuple[int, int]]:
+    """The number of elements, and how many of them are a row."""
+    at = source.offset
+    (dimensions,) = _U32.unpack((yield from source.take(4, shown)))
+    if dimensions > _MAX_DIMENSIONS:
+        refuse("T3", at, shown, f"A tensor has at most {_MAX_DIMENSIONS} dimensions, not {dimensions}.")
+    at = source.offset
+    shape = struct.unpack(f"<{dimensions}Q", (yield from source.take(8 * dimensions, shown)))
+    elements = 1
+    for index, dimension in enumerate(shape):
+        elements *= dimension
+        if not 1 <= dimension < _TOO_MUCH or elements >= _TOO_MUCH:
+            message = f"The shape {list(shape)} has a zero in it, or 2^63 elements or more."
+            refuse("T4", at + 8 * index, shown, message)
+    return elements, shape[0] if shape else 1
+
+
+def _known_type(number: int, at: int, shown: str) -> TensorType:
+    kind = TENSOR_TYPES.get(number)
+    if kind is None:
+        gone = "no longer a" if number in REMOVED_TENSOR_TYPES else "no known"
+        refuse("T5", at, shown, f"{number} is {gone} tensor type.")
+    return kind
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where the header ends, where the data begins, and the two sizes that a file may have."""
+
+    header_bytes: int
+    data_offset: int
+    min_size_bytes: int
+    max_size_bytes: int
+
+
+def check_extent(
+    source: Source, tensors: Tensors, alignment: int, limits: GgufLimits, *, shown: str = "file size"
+) -> Extent:
+    """llama.cpp's writers pad the last tensor, Ollama's do not: both ends are right, and nothing else is."""
+    end = source.offset
+    data = end + -end % alignment if tensors.count else end
+    extent = Extent(end, data, data + tensors.end_bytes, data + tensors.padded_end_bytes)
+    size = source.size_bytes
+    if extent.max_size_bytes >= _TOO_MUCH:
+        refuse("T7", end, shown, "The file would have 2^63 bytes or more.")
+    if size < extent.min_size_bytes:
+        message = f"Its tensors need {extent.min_size_bytes} bytes; the file has {size}: it is cut short."
+        refuse("S1", end, shown, message)
+    if size not in (extent.min_size_bytes, extent.max_size_bytes) and not limits.allow_trailing_bytes:
+        message = f"The file has {size} bytes; its tensors end at {extent.min_size_bytes}, padded"
+        message += f" at {extent.max_size_bytes}."
+        refuse("S2", end, shown, message)
+    return extent
