@@ -13,10 +13,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 
+from ingest_service.blobs import Inspector, Vetting
 from ingest_service.config import Settings
 from ingest_service.database import Database, hints_of
 from ingest_service.database.migrate import SchemaTooNew, migrate
 from ingest_service.events import Hub, Watches
+from ingest_service.formats import FormatLimits
+from ingest_service.formats.gguf import GgufLimits
 from ingest_service.forwarding import CutThrough, ForwardingSettings, Target, TargetBoard, Worker
 from ingest_service.ingests.identity import WrongStore, check_identity
 from ingest_service.ingests.limits import Limits
@@ -77,9 +80,18 @@ class Service:
         self.hub = Hub()
         self.database.on_event(self.hub.wake)
         target_names = [target.name for target in settings.targets]
-        self.ingests = Ingests(self.database, self.store, self.limits, target_names, clock=now, new_id=new_id)
+        format_limits = _format_limits(settings)
+        self.vetting = Vetting(self.database, self.store, self.executor, format_limits)
+        self.ingests = Ingests(
+            self.database, self.store, self.vetting, self.limits, target_names, clock=now, new_id=new_id
+        )
         self.uploads = Uploads(
-            self.database, self.store, self.limits, clock=now, new_hasher=lambda: Sha256(self.executor)
+            self.database,
+            self.store,
+            self.limits,
+            clock=now,
+            new_hasher=lambda: Sha256(self.executor),
+            new_inspector=lambda name, size: Inspector(name, size, format_limits, self.executor),
         )
         self.ingests.on_cancel(self.uploads.cancelled)
         self.watches = Watches(
@@ -115,9 +127,10 @@ class Service:
             ),
             owner=new_id(),
             clock=now,
+            vetting=self.vetting,
             beside=self.beside,
         )
-        self.recovery = Recovery(self.database, self.store, clock=now)
+        self.recovery = Recovery(self.database, self.store, self.vetting, clock=now)
         self.sweeper = Sweeper(
             self.database,
             self.store,
@@ -326,6 +339,15 @@ async def migrate_only(settings: Settings) -> tuple[str | None, str]:
         raise StartError(f"INGEST_DATABASE_URL cannot be opened ({_cause(error)})") from error
     finally:
         await database.close()
+
+
+def _format_limits(settings: Settings) -> FormatLimits:
+    return FormatLimits(
+        gguf=GgufLimits(
+            allow_trailing_bytes=settings.allow_trailing_bytes,
+            refuse_unsafe_templates=not settings.allow_unsafe_templates,
+        )
+    )
 
 
 def _too_new(error: SchemaTooNew) -> StartError:

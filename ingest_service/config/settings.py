@@ -150,6 +150,14 @@ SETTINGS: tuple[Setting, ...] = (
         "take safetensors, though only their first bytes are checked and a malformed header kills Ollama",
     ),
     Setting(
+        "ALLOW_TRAILING_BYTES", "false", _boolean,
+        "take a GGUF that has more bytes than its tensors need; Ollama up to 0.5 reads them as further layers",
+    ),
+    Setting(
+        "ALLOW_UNSAFE_TEMPLATES", "false", _boolean,
+        "take a chat template with a known way out of Jinja2's sandbox; with a warning then",
+    ),
+    Setting(
         "MAX_FILE_BYTES", str(1024 * _GIBIBYTE), _integer(1, 2**62), "a larger file is refused",
     ),
     Setting(
@@ -229,6 +237,8 @@ class Settings:
     require_digest: bool
     allow_from: bool
     allow_safetensors: bool
+    allow_trailing_bytes: bool
+    allow_unsafe_templates: bool
     max_file_bytes: int
     window_bytes: int
     total_window_bytes: int

@@ -10,7 +10,7 @@ from sqlalchemy import and_, delete, func, not_, or_, select, update
 from ingest_service.database.rows import blob_from_row
 from ingest_service.database.statements import Statements, batches, insert_into
 from ingest_service.database.tables import blobs, files, ingests
-from ingest_service.vocabulary.records import Blob
+from ingest_service.vocabulary.records import Blob, Inspection
 from ingest_service.vocabulary.states import BlobState, FileState, IngestState
 
 _REFERRING = [str(FileState.PUBLISHING), str(FileState.STORED)]
@@ -52,18 +52,42 @@ class BlobQueries:
         row = (await self._statements.run(query.with_for_update(read=True))).mappings().one_or_none()
         return None if row is None else blob_from_row(row)
 
-    async def make_live(self, sha256: str, size_bytes: int, file_format: str, now: datetime) -> None:
+    async def make_live(self, sha256: str, size_bytes: int, inspection: Inspection, now: datetime) -> None:
         """Records published bytes; a blob that was DELETING or CORRUPT is LIVE again."""
-        values = {"size_bytes": size_bytes, "state": str(BlobState.LIVE), "format": file_format}
+        values = {
+            "size_bytes": size_bytes,
+            "state": str(BlobState.LIVE),
+            "format": inspection.format,
+            "rules_version": inspection.rules_version,
+            "facts": dict(inspection.facts),
+            # They were hashed just now.
+            "verified_at": now,
+        }
         # One statement: two uploads of the same bytes may get here at the same moment.
         statement = insert_into(blobs, self._statements.dialect).values(
             sha256=sha256, created_at=now, **values
         )
         await self._statements.run(
-            statement.on_conflict_do_update(
-                index_elements=[blobs.c.sha256], set_=values, where=blobs.c.state != str(BlobState.LIVE)
+            statement.on_conflict_do_update(index_elements=[blobs.c.sha256], set_=values)
+        )
+
+    async def accept(self, sha256: str, inspection: Inspection) -> None:
+        """The rules of today have accepted it too."""
+        await self._statements.run(
+            update(blobs)
+            .where(blobs.c.sha256 == sha256)
+            .values(
+                format=inspection.format,
+                rules_version=inspection.rules_version,
+                facts=dict(inspection.facts),
             )
         )
+
+    async def some(self, digests: Sequence[str]) -> dict[str, Blob]:
+        """Those of the digests that have a row, in whatever state."""
+        query = select(blobs).where(blobs.c.sha256.in_(digests))
+        rows = (await self._statements.run(query)).mappings()
+        return {row["sha256"]: blob_from_row(row) for row in rows}
 
     async def unreferenced(self, created_before: datetime) -> list[Blob]:
         """LIVE blobs that are old enough and that no file refers to, and those whose removal was begun."""

@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import RowMapping as Row
 from sqlalchemy import Select, func, select
 
+from ingest_service.database.blob_queries import BlobQueries
 from ingest_service.database.ingest_queries import IngestQueries
 from ingest_service.database.statements import Statements
-from ingest_service.database.tables import blobs, files, ingests
+from ingest_service.database.tables import files, ingests
 from ingest_service.vocabulary.records import Model
 
 _EARLIER_DIGESTS = 20
@@ -19,9 +20,12 @@ _EARLIER_DIGESTS = 20
 class ModelQueries:
     """Reads models. An ingest counts once all its bytes are stored (`stored_at` is set)."""
 
-    def __init__(self, statements: Statements, ingest_queries: IngestQueries) -> None:
+    def __init__(
+        self, statements: Statements, ingest_queries: IngestQueries, blob_queries: BlobQueries
+    ) -> None:
         self._statements = statements
         self._ingests = ingest_queries
+        self._blobs = blob_queries
 
     async def get(self, canonical_model: str) -> Model | None:
         """The model of that canonical name."""
@@ -66,7 +70,7 @@ class ModelQueries:
                     newest=ingest,
                     stored_at=row["stored_at"],
                     earlier_digests=await self._earlier(row, digests),
-                    formats=await self._formats(digests),
+                    blobs=await self._blobs.some(digests),
                 )
             )
         return models
@@ -87,7 +91,3 @@ class ModelQueries:
         )
         found = (await self._statements.run(query)).scalars().all()
         return tuple(digest for digest in found if digest not in digests)[:_EARLIER_DIGESTS]
-
-    async def _formats(self, digests: Sequence[str]) -> dict[str, str]:
-        query = select(blobs.c.sha256, blobs.c.format).where(blobs.c.sha256.in_(digests))
-        return {row.sha256: row.format for row in await self._statements.run(query)}

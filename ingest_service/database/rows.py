@@ -34,6 +34,7 @@ def file_from_row(row: Row) -> File:
         writer_epoch=row["writer_epoch"],
         progress_at=row["progress_at"],
         failure=failure_from_json(row["failure"]),
+        inspected=row["inspected"],
     )
 
 
@@ -95,6 +96,9 @@ def blob_from_row(row: Row) -> Blob:
         state=BlobState(row["state"]),
         format=row["format"],
         created_at=row["created_at"],
+        rules_version=row["rules_version"],
+        facts=row["facts"],
+        verified_at=row["verified_at"],
     )
 
 
@@ -114,6 +118,7 @@ def file_values(file: File) -> dict[str, Any]:
         "writer_epoch": file.writer_epoch,
         "progress_at": file.progress_at,
         "failure": failure_to_json(file.failure),
+        "inspected": file.inspected,
     }
 
 

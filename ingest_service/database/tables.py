@@ -56,6 +56,8 @@ ingests = Table(
     Column("created_at", UtcMicros, nullable=False),
     Column("updated_at", UtcMicros, nullable=False),
     Column("stored_at", UtcMicros),
+    #: When the catalog was told to forget it; its row stays as history.
+    Column("deleted_at", UtcMicros),
     Index(None, "canonical_model", "number"),
     Index(None, "state"),
     sqlite_autoincrement=True,
@@ -77,6 +79,8 @@ files = Table(
     Column("sha256", String(71)),
     Column("deduplicated", Boolean, nullable=False),
     Column("writer_epoch", BigInteger, nullable=False),
+    #: An event has told what its header says.
+    Column("inspected", Boolean, nullable=False),
     Column("failure", JSON(none_as_null=True)),
     #: When it was declared, taken by a writer, or last got durable bytes.
     Column("progress_at", UtcMicros, nullable=False),
@@ -93,6 +97,12 @@ blobs = Table(
     Column("state", String(16), nullable=False),
     Column("format", String(16), nullable=False),
     Column("created_at", UtcMicros, nullable=False),
+    #: The version of the format rules that accepted it; 0: none that read its whole header.
+    Column("rules_version", Integer, nullable=False),
+    #: What its header says; none before it was read.
+    Column("facts", JSON(none_as_null=True)),
+    #: When its bytes were last read again and had its digest.
+    Column("verified_at", UtcMicros),
 )
 
 #: One process at a time does what the lease is named after (the sweep).

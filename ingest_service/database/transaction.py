@@ -52,4 +52,4 @@ class Transaction:
         self.deployments = DeploymentQueries(statements)
         self.events = EventQueries(statements)
         self.ingests = IngestQueries(statements, self.files, self.deployments, self.events)
-        self.models = ModelQueries(statements, self.ingests)
+        self.models = ModelQueries(statements, self.ingests, self.blobs)

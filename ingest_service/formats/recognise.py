@@ -1,7 +1,7 @@
 """What a file is, from its first bytes; what is no model file is named as what it is.
 
-Its name says what it has to be: Ollama goes by the suffix. This version looks at the magic only. The whole
-header comes with the readers of GGUF and safetensors.
+Its name says what it has to be: Ollama goes by the suffix. The readers of GGUF and safetensors then read the
+whole header.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The safetensors reader: a malformed header kills a whole Ollama, so none may pass (security.md, rules F).
 
 The header is one JSON object. It is cut into its members as it arrives and only one of them is decoded at a
-time: a JSON text of megabytes decodes into many times as much. It is fed as `IncrementalReader` says, by
-nobody yet.
+time: a JSON text of megabytes decodes into many times as much.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from ingest_service.formats.incremental import IncrementalReader
 from ingest_service.formats.json_members import Member, read_members
 from ingest_service.formats.source import Source, Steps
 
-SAFETENSORS_RULES_VERSION = 1
 _LENGTH_BYTES = 8
 _MAX_NUMBER = 2**63
 _MAX_DIMENSIONS = 8

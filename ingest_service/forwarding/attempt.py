@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from ingest_service.blobs import Vetting
 from ingest_service.database import Database, Lease, Transaction
 from ingest_service.events import Hub
 from ingest_service.forwarding.breaker import Breaker
@@ -41,6 +42,7 @@ class Attempt:
         store: BlobStore,
         hub: Hub,
         settings: ForwardingSettings,
+        vetting: Vetting,
         beside: CutThrough | None,
         clock: Callable[[], datetime],
     ) -> None:
@@ -53,7 +55,7 @@ class Attempt:
         self._moves = DeploymentMoves(database, lease, clock)
         self._turn = TargetTurn(database, lease, settings.lease_seconds)
         client = OllamaClient(target)
-        push = BlobPush(client, store, self._moves, target, beside)
+        push = BlobPush(client, store, vetting, self._moves, target, beside)
         self._driver = Driver(client, push, self._moves, self._turn, breaker)
 
     async def run(self) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from ingest_service.blobs import Vetting
 from ingest_service.forwarding.create_request import digest_of
 from ingest_service.forwarding.cut_through import CutThrough
 from ingest_service.forwarding.moves import DeploymentMoves
 from ingest_service.forwarding.ollama import OllamaClient
 from ingest_service.forwarding.target import Refused, Target, Unreachable
 from ingest_service.storage import BlobStore, NotPlaced
-from ingest_service.vocabulary.errors import BlobCorrupt, IngestError
+from ingest_service.vocabulary.errors import BlobCorrupt, FormatInvalid, IngestError, StorageFailed
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import File, Ingest
 
 #: HEAD, POST and HEAD again within one attempt; the next attempt comes with backoff.
 _PUSH_TRIES = 2
+_UNREADABLE = "The stored bytes cannot be read right now."
 
 
 class BlobPush:
@@ -25,12 +27,14 @@ class BlobPush:
         self,
         client: OllamaClient,
         store: BlobStore,
+        vetting: Vetting,
         moves: DeploymentMoves,
         target: Target,
         beside: CutThrough | None,
     ) -> None:
         self._client = client
         self._store = store
+        self._vetting = vetting
         self._moves = moves
         self._target = target
         self._beside = beside
@@ -42,8 +46,25 @@ class BlobPush:
     async def push(self, ingest: Ingest) -> None:
         """Every file is at the target, as far as the target can tell."""
         for file in ingest.files:
+            await self._vet(file)
             if not await self._adopted(file):
                 await self._have(file)
+
+    async def _vet(self, file: File) -> None:
+        """Nothing reaches a target that is rotten here, or that the rules of today refuse."""
+        try:
+            blob = await self._vetting.usable(digest_of(file), file.file_name)
+        except FormatInvalid as error:
+            raise Refused(f"{file.file_name}: {error.message}", reason=Reason.FORMAT_INVALID) from error
+        except BlobCorrupt:
+            blob = None
+        except StorageFailed as error:
+            raise Unreachable(_UNREADABLE, reason=Reason.STORAGE_FAILED) from error
+        if blob is None:
+            words = (
+                f"The stored bytes of {file.file_name} are not those of its digest any more: push it again."
+            )
+            raise Refused(words, reason=Reason.BLOB_CORRUPT)
 
     async def _adopted(self, file: File) -> bool:
         """The target's models directory is ours as well, and the bytes were put there."""
@@ -107,8 +128,7 @@ class BlobPush:
             raise Refused(error.message, reason=Reason.BLOB_CORRUPT) from error
         except IngestError as error:
             # The store's own message is about writing.
-            words = "The stored bytes cannot be read right now."
-            raise Unreachable(words, reason=Reason.STORAGE_FAILED) from error
+            raise Unreachable(_UNREADABLE, reason=Reason.STORAGE_FAILED) from error
         except Refused as error:
             if "digest mismatch" in error.words:
                 words = f"The target counted other bytes than are stored under this digest: {error.words}"

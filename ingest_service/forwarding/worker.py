@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 
+from ingest_service.blobs import Vetting
 from ingest_service.database import Database, Lease
 from ingest_service.events import Hub
 from ingest_service.events.hub import wait_for_flag
@@ -37,6 +38,7 @@ class Worker:
         *,
         owner: str,
         clock: Callable[[], datetime],
+        vetting: Vetting,
         beside: CutThrough | None = None,
     ) -> None:
         self._database = database
@@ -46,6 +48,7 @@ class Worker:
         self._settings = settings
         self._owner = owner
         self._clock = clock
+        self._vetting = vetting
         self._beside = beside
         self._breakers = {target.name: Breaker() for target in targets}
         self._served_once = asyncio.Event()
@@ -131,6 +134,7 @@ class Worker:
             store=self._store,
             hub=self._hub,
             settings=self._settings,
+            vetting=self._vetting,
             beside=self._beside,
             clock=self._clock,
         )

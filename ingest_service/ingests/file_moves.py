@@ -8,17 +8,19 @@ from typing import Any
 
 from ingest_service.database import Database, Transaction
 from ingest_service.ingests.admission import Admission
+from ingest_service.ingests.agreement import check_together
 from ingest_service.ingests.order import keep_order
 from ingest_service.lifecycle import Change
 from ingest_service.vocabulary.errors import (
     FileNotFound,
+    FormatInvalid,
     IngestError,
     IngestNotFound,
     UploadClosed,
     UploadExpired,
     WriterSuperseded,
 )
-from ingest_service.vocabulary.records import Failure, File, Ingest
+from ingest_service.vocabulary.records import Failure, File, Ingest, Inspection
 from ingest_service.vocabulary.states import FILE_OPEN, FileState, IngestState
 
 _RECEIVING = frozenset({FileState.UPLOADING, FileState.VERIFYING})
@@ -82,6 +84,19 @@ class FileMoves:
             is_other_writer = now.state in _RECEIVING and now.writer_epoch != file.writer_epoch
             raise WriterSuperseded if is_other_writer else UploadClosed
 
+    async def inspected(self, file: File, inspection: Inspection) -> None:
+        """Tells what the header of our file says. Raises UploadClosed or WriterSuperseded."""
+
+        async def work(tx: Transaction) -> None:
+            ingest = await self._locked(tx, file.ingest_id)
+            current = self._ours(ingest, file)
+            change = Change(ingest, self._clock())
+            change.inspected(current.id, inspection)
+            if change.after != ingest:
+                await tx.ingests.save(ingest, change.after, change.events, change.now)
+
+        await self._database.transact(work)
+
     async def move(self, file: File, state: FileState, **values: Any) -> File:
         """Moves our file on. Raises UploadClosed or WriterSuperseded if it is no longer ours."""
 
@@ -95,8 +110,11 @@ class FileMoves:
 
         return await self._database.transact(work)
 
-    async def stored(self, file: File, file_format: str) -> File:
-        """PUBLISHING -> STORED, the blob LIVE; the ingest follows. May be asked again."""
+    async def stored(self, file: File, inspection: Inspection) -> File:
+        """PUBLISHING -> STORED, the blob LIVE; the ingest follows. May be asked again.
+
+        FAILED instead if the model's files are all there now, and do not fit together.
+        """
 
         async def work(tx: Transaction) -> File:
             ingest = await self._locked(tx, file.ingest_id)
@@ -105,9 +123,13 @@ class FileMoves:
                 return current
             assert current.sha256 is not None
             change = Change(ingest, self._clock())
-            await tx.blobs.make_live(current.sha256, current.size_bytes, file_format, change.now)
-            change.file(current.id, FileState.STORED, committed_size=current.size_bytes)
-            await keep_order(tx, change)
+            await tx.blobs.make_live(current.sha256, current.size_bytes, inspection, change.now)
+            change.inspected(current.id, inspection)
+            if refused := await _why_not_together(tx, ingest, current, inspection):
+                change.fail_file(current.id, failure_of(refused))
+            else:
+                change.file(current.id, FileState.STORED, committed_size=current.size_bytes)
+                await keep_order(tx, change)
             after = await tx.ingests.save(ingest, change.after, change.events, change.now)
             return _by_id(after, file.id)
 
@@ -179,6 +201,21 @@ class FileMoves:
         if current.writer_epoch != file.writer_epoch:
             raise WriterSuperseded
         return current
+
+
+async def _why_not_together(
+    tx: Transaction, ingest: Ingest, last: File, inspection: Inspection
+) -> FormatInvalid | None:
+    others = [file for file in ingest.files if file.id != last.id]
+    if any(file.state is not FileState.STORED for file in others):
+        return None
+    blobs = await tx.blobs.some([file.sha256 for file in others if file.sha256])
+    facts = [(file, blobs[file.sha256].facts or {}) for file in others if file.sha256 in blobs]
+    try:
+        check_together([*facts, (last, inspection.facts)])
+    except FormatInvalid as refused:
+        return refused
+    return None
 
 
 def failure_of(error: IngestError) -> Failure:

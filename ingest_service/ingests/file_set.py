@@ -15,7 +15,7 @@ from ingest_service.vocabulary.errors import FileNameInvalid, OptionUnsupported
 from ingest_service.vocabulary.states import FileRole
 
 #: llama.cpp's own pattern, which Ollama goes by as well.
-_SHARD = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+SHARD_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 class _Named(Protocol):
@@ -59,7 +59,7 @@ def _check_shards(files: Sequence[_Named], roles: Counter[FileRole]) -> None:
     for index, file in enumerate(files):
         if file.role is not FileRole.SHARD:
             continue
-        found = _SHARD.fullmatch(file.file_name)
+        found = SHARD_NAME.fullmatch(file.file_name)
         if found is None:
             raise FileNameInvalid(
                 "A shard is called PREFIX-00001-of-0000N.gguf, as llama.cpp splits a model.",

@@ -11,9 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 
+from ingest_service.blobs import Vetting
 from ingest_service.database import Database
-from ingest_service.formats import recognise
-from ingest_service.formats.recognise import MAGIC_BYTES
 from ingest_service.ingests.file_moves import FileMoves
 from ingest_service.storage import BlobStore, PartialFile
 from ingest_service.vocabulary.errors import BlobCorrupt, FormatInvalid, StorageFailed, WriterBusy
@@ -29,9 +28,12 @@ _LOST = Failure(Reason.STORAGE_FAILED, "The store lost bytes of this file that w
 class Recovery:
     """Finishes publications, makes half-verified files resumable, cuts partials to what is committed."""
 
-    def __init__(self, database: Database, store: BlobStore, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, store: BlobStore, vetting: Vetting, *, clock: Callable[[], datetime]
+    ) -> None:
         self._database = database
         self._store = store
+        self._vetting = vetting
         self._moves = FileMoves(database, clock)
 
     async def at_boot(self) -> None:
@@ -92,9 +94,7 @@ class Recovery:
             if partial is not None:
                 await self._check_partial(file, partial)
             await self._store.publish(file.id, file.sha256)
-            async with self._store.open_blob(file.sha256) as blob:
-                head = await blob.read(0, MAGIC_BYTES)
-                file_format = recognise(head, blob.size_bytes, file.file_name)
+            inspection = await self._vetting.inspect(file.sha256, file.file_name)
         except WriterBusy:
             _log.info("left a publication that another process is at", extra=_of(file))
             return
@@ -102,7 +102,7 @@ class Recovery:
             _log.exception("a file in publication has lost its bytes", extra=_of(file))
             await self._moves.fail(file, _LOST)
             return
-        await self._moves.stored(file, file_format)
+        await self._moves.stored(file, inspection)
         _log.info("finished the publication of a file", extra={**_of(file), "sha256": file.sha256})
 
     async def _check_partial(self, file: File, partial: PartialFile) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
+from ingest_service.blobs import Vetting
 from ingest_service.database import Conflict, Database, Transaction
-from ingest_service.formats import format_for
+from ingest_service.formats import RULES_VERSION, format_for
 from ingest_service.ingests.admission import Admission
+from ingest_service.ingests.agreement import check_file, check_together
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.names import ModelName, parse_model_name
 from ingest_service.ingests.order import supersede_older
@@ -21,8 +23,16 @@ from ingest_service.ingests.requests import (
 )
 from ingest_service.lifecycle import Change
 from ingest_service.storage import BlobStore
-from ingest_service.vocabulary.errors import BytesMissing, IngestNotFound, ModelNotFound, RequestIdReused
-from ingest_service.vocabulary.records import Blob, Deployment, File, Ingest, Model
+from ingest_service.vocabulary.errors import (
+    BlobCorrupt,
+    BytesMissing,
+    FormatInvalid,
+    IngestNotFound,
+    ModelNotFound,
+    RequestIdReused,
+    StorageFailed,
+)
+from ingest_service.vocabulary.records import Blob, Deployment, File, Ingest, Inspection, Model
 from ingest_service.vocabulary.states import DeploymentState, FileState, IngestState
 
 _log = logging.getLogger(__name__)
@@ -35,6 +45,7 @@ class Ingests:
         self,
         database: Database,
         store: BlobStore,
+        vetting: Vetting,
         limits: Limits,
         targets: Sequence[str],
         *,
@@ -43,6 +54,7 @@ class Ingests:
     ) -> None:
         self._database = database
         self._store = store
+        self._vetting = vetting
         self._limits = limits
         self._targets = tuple(targets)
         self._admission = Admission(store, limits, clock=clock)
@@ -64,23 +76,34 @@ class Ingests:
         if former is not None:
             return former
         name = check_new_ingest(request, self._limits, self._targets)
-        present = {file.sha256 for file in request.files if await self._is_in_store(file)}
+        usable_digests = {
+            file.sha256
+            for index, file in enumerate(request.files)
+            if await self._is_usable(file, f"files[{index}].sha256")
+        }
         usable = await self._admission.usable_bytes()
 
         async def work(tx: Transaction) -> Ingest:
             raced = await tx.ingests.by_request_id(request.request_id) if request.request_id else None
             if raced is not None:
                 return self._same(raced, request)
-            stored = [
-                file.file_name
+            stored = {
+                file.file_name: blob
                 for file in request.files
-                if file.sha256 in present and _fits(await tx.blobs.live(file.sha256), file)
-            ]
+                if file.sha256 in usable_digests
+                and (blob := await tx.blobs.live(file.sha256)) is not None
+                and _fits(blob, file)
+            }
             missing = sum(file.size_bytes for file in request.files if file.file_name not in stored)
             if missing:
                 await self._admission.check(tx, missing, usable)
             now = self._clock()
             change = Change.of_new(self._new_ingest(request, name, stored, now), now)
+            if len(stored) == len(request.files):
+                check_together([(file, stored[file.file_name].facts or {}) for file in request.files])
+            for file in change.after.files:
+                if blob := stored.get(file.file_name):
+                    change.inspected(file.id, _inspection(blob))
             made = await tx.ingests.insert(change.after, change.events)
             await supersede_older(tx, change)
             return made
@@ -177,10 +200,21 @@ class Ingests:
         former = await self._database.transact(lambda tx: tx.ingests.by_request_id(request.request_id))
         return None if former is None else self._same(former, request)
 
-    async def _is_in_store(self, file: NewFile) -> bool:
-        if not file.sha256:
+    async def _is_usable(self, file: NewFile, field: str) -> bool:
+        """Before bytes are counted as stored: they are there, and what today's rules accept as this file."""
+        if not file.sha256 or await self._store.blob_size_bytes(file.sha256) != file.size_bytes:
             return False
-        return await self._store.blob_size_bytes(file.sha256) == file.size_bytes
+        try:
+            blob = await self._vetting.usable(file.sha256, file.file_name)
+            if blob is not None:
+                check_file(file, blob.facts or {})
+            return blob is not None
+        except FormatInvalid as error:
+            raise FormatInvalid(error.message, field=field, metadata=error.metadata) from error
+        except (BlobCorrupt, StorageFailed):
+            # Its bytes are to be sent again.
+            _log.warning("a stored blob cannot be read", extra={"sha256": file.sha256})
+            return False
 
     @staticmethod
     def _same(former: Ingest, request: NewIngest) -> Ingest:
@@ -189,7 +223,7 @@ class Ingests:
         return former
 
     def _new_ingest(
-        self, request: NewIngest, name: ModelName, stored: Sequence[str], now: datetime
+        self, request: NewIngest, name: ModelName, stored: Collection[str], now: datetime
     ) -> Ingest:
         ingest_id = self._new_id()
         wanted = () if request.store_only else request.targets or self._targets
@@ -233,6 +267,14 @@ class Ingests:
         )
 
 
-def _fits(blob: Blob | None, file: NewFile) -> bool:
+def _fits(blob: Blob, file: NewFile) -> bool:
     """The stored bytes are what the file's name says they are: others are to be sent, and then refused."""
-    return blob is not None and blob.format == format_for(file.file_name)
+    return (
+        blob.size_bytes == file.size_bytes
+        and blob.format == format_for(file.file_name)
+        and blob.rules_version >= RULES_VERSION
+    )
+
+
+def _inspection(blob: Blob) -> Inspection:
+    return Inspection(blob.format, blob.rules_version, blob.facts or {})

@@ -10,12 +10,13 @@ from collections.abc import Callable
 
 import google_crc32c
 
-from ingest_service.formats import MAGIC_BYTES, recognise
+from ingest_service.blobs import Inspector
+from ingest_service.ingests.agreement import check_file
 from ingest_service.ingests.file_moves import FileMoves, failure_of
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.patience import Patience
 from ingest_service.ingests.pipeline import ChunkPipeline
-from ingest_service.storage import BlobStore
+from ingest_service.storage import BlobStore, PartialFile
 from ingest_service.vocabulary.digests import parse_digest
 from ingest_service.vocabulary.errors import (
     ArgumentInvalid,
@@ -31,7 +32,7 @@ from ingest_service.vocabulary.errors import (
     WriterBusy,
     WriterSuperseded,
 )
-from ingest_service.vocabulary.records import File
+from ingest_service.vocabulary.records import File, Inspection
 from ingest_service.vocabulary.states import FileState
 
 _log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ class UploadSession:
         pipeline: ChunkPipeline,
         *,
         patience: Patience,
-        head: bytes,
+        inspector: Inspector,
+        source: PartialFile,
     ) -> None:
         self.file = file
         self.pipeline = pipeline
@@ -61,8 +63,10 @@ class UploadSession:
         self._limits = limits
         self._patience = patience
         self._publishing = False
-        self._head = head
-        self._format = ""
+        self._inspector = inspector
+        #: What is committed is read from it once, for the inspector.
+        self._source = source
+        self._is_accepted = False
         self._interruption: IngestError | None = None
         self._on_interrupt: Callable[[], None] = lambda: None
         self._started = self._last_log = time.monotonic()
@@ -70,7 +74,7 @@ class UploadSession:
     @property
     def readable_bytes(self) -> int:
         """So much may be read from the partial; 0 while the file's header is not accepted."""
-        return self.pipeline.written_bytes if self._format else 0
+        return self.pipeline.written_bytes if self._is_accepted else 0
 
     @property
     def interruption(self) -> IngestError | None:
@@ -114,7 +118,8 @@ class UploadSession:
             )
         fresh = data[position - offset :] if offset < position else data
         if fresh:
-            self._recognise(fresh)
+            # Before it is written: a file that is refused is refused with the chunk that shows its fault.
+            await self._inspect(fresh)
             await self.pipeline.put(fresh)
 
     async def complete(self, sha256: str) -> File:
@@ -129,7 +134,9 @@ class UploadSession:
             raise SizeMismatch(
                 f"The file was declared with {self.file.size_bytes} bytes; {received} came before `finish`."
             )
-        self._recognise(b"")
+        inspection = await self._inspect(b"")
+        if inspection is None:
+            raise FormatInvalid("The file ends within its header.", field="file")
         await self._moves.move(self.file, FileState.VERIFYING)
         actual = await self.pipeline.drain()
         await self.pipeline.checkpoint()
@@ -144,7 +151,10 @@ class UploadSession:
         await self._store.publish(self.file.id, actual)
         await self.pipeline.close()
         # The bytes are safe, only the word of it is missing.
-        stored = await self._patience.until_done(lambda: self._moves.stored(self.file, self._format))
+        stored = await self._patience.until_done(lambda: self._moves.stored(self.file, inspection))
+        if stored.state is FileState.FAILED:
+            assert stored.failure is not None
+            raise FormatInvalid(stored.failure.message, metadata=dict(stored.failure.metadata))
         _log.info(
             "file stored",
             extra={
@@ -233,12 +243,16 @@ class UploadSession:
             with contextlib.suppress(WriterBusy):
                 await self._store.remove_partial(self.file.id)
 
-    def _recognise(self, data: bytes) -> None:
-        if self._format:
-            return
-        self._head += data[: MAGIC_BYTES - len(self._head)]
-        if len(self._head) == min(MAGIC_BYTES, self.file.size_bytes):
-            self._format = recognise(self._head, self.file.size_bytes, self.file.file_name)
+    async def _inspect(self, data: bytes) -> Inspection | None:
+        """Brings the next bytes through the format's reader, what was committed before them first."""
+        if not self._is_accepted:
+            await self._inspector.catch_up(self._source, self.pipeline.received_bytes)
+            await self._inspector.feed(data)
+            if inspection := self._inspector.inspection:
+                check_file(self.file, inspection.facts)
+                await self._moves.inspected(self.file, inspection)
+                self._is_accepted = True
+        return self._inspector.inspection
 
     def _expected(self, sha256: str) -> str:
         declared = self.file.declared_sha256 or ""

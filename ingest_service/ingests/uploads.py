@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+from ingest_service.blobs import Inspector
 from ingest_service.database import Database
 from ingest_service.events.hub import wait_for_flag
-from ingest_service.formats import MAGIC_BYTES
 from ingest_service.ingests.admission import Admission
 from ingest_service.ingests.budget import ByteBudget
 from ingest_service.ingests.file_moves import HAS_ALL_BYTES, FileMoves
@@ -60,11 +60,13 @@ class Uploads:
         *,
         clock: Callable[[], datetime],
         new_hasher: Callable[[], Hasher],
+        new_inspector: Callable[[str, int], Inspector],
     ) -> None:
         self._moves = FileMoves(database, clock, Admission(store, limits, clock=clock))
         self._store = store
         self._limits = limits
         self._new_hasher = new_hasher
+        self._new_inspector = new_inspector
         self._budget = ByteBudget(limits.total_window_bytes)
         self._patience = Patience()
         self._warm = WarmHashers()
@@ -189,11 +191,6 @@ class Uploads:
         if holder is not None:
             holder.interrupt(WriterSuperseded())
         partial, file = await take_partial(self._store, self._moves, begun, self._limits.takeover_seconds)
-        try:
-            head = await partial.read(0, min(MAGIC_BYTES, file.committed_size))
-        except IngestError:
-            await partial.close()
-            raise
         hasher = self._warm.take(file.id, file.writer_epoch, file.committed_size)
         pipeline = ChunkPipeline(
             partial,
@@ -204,7 +201,14 @@ class Uploads:
             start_bytes=file.committed_size,
         )
         session = UploadSession(
-            file, self._moves, self._store, self._limits, pipeline, patience=self._patience, head=head
+            file,
+            self._moves,
+            self._store,
+            self._limits,
+            pipeline,
+            patience=self._patience,
+            inspector=self._new_inspector(file.file_name, file.size_bytes),
+            source=partial,
         )
         self._sessions[file.id] = session
         if self._watching is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ingest_service.vocabulary.records import Deployment, File, Ingest, NewEvent, failure_to_json
 from ingest_service.vocabulary.states import DeploymentState
 
@@ -9,7 +12,9 @@ INGEST_STATE = "ingest_state"
 FILE_STATE = "file_state"
 DEPLOYMENT_STATE = "deployment_state"
 DEPLOYMENT_STATUS = "deployment_status"
+FILE_FACTS = "file_facts"
 NOTICE = "notice"
+_TEMPLATES = frozenset({"chat_template", "chat_template_variants"})
 
 _TELL_FAILURE = frozenset({DeploymentState.PENDING, DeploymentState.FAILED})
 
@@ -55,6 +60,14 @@ def deployment_state(deployment: Deployment) -> NewEvent:
 def deployment_status(target: str, status: str) -> NewEvent:
     """A target said something new."""
     return NewEvent(DEPLOYMENT_STATUS, {"target": target, "status": status})
+
+
+def file_facts(file: File, facts: Mapping[str, Any]) -> NewEvent:
+    """What a file's header says; of chat templates their length only, for an event is a short word."""
+    short = {key: value for key, value in facts.items() if key not in _TEMPLATES}
+    if "chat_template" in facts:
+        short["chat_template_bytes"] = len(facts["chat_template"].encode())
+    return NewEvent(FILE_FACTS, {"file_name": file.file_name, "facts": short})
 
 
 def notice(message: str) -> NewEvent:

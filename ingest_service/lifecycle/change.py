@@ -10,7 +10,7 @@ from typing import Any
 from ingest_service.lifecycle import bodies
 from ingest_service.lifecycle.derive import derive_state
 from ingest_service.vocabulary.reasons import Reason
-from ingest_service.vocabulary.records import Deployment, Failure, File, Ingest, NewEvent
+from ingest_service.vocabulary.records import Deployment, Failure, File, Ingest, Inspection, NewEvent
 from ingest_service.vocabulary.states import (
     DEPLOYMENT_MOVING,
     FILE_OPEN,
@@ -58,6 +58,17 @@ class Change:
         new = self._put_file(file_id, state, **values)
         self._derive()
         return new
+
+    def inspected(self, file_id: str, inspection: Inspection) -> None:
+        """A file's header was read whole and is sound; told once, however often it is read."""
+        file = next(file for file in self.after.files if file.id == file_id)
+        if file.inspected:
+            return
+        self._put_file(file_id, file.state, inspected=True)
+        if inspection.facts:
+            self.events.append(bodies.file_facts(file, inspection.facts))
+        for warning in inspection.warnings:
+            self.notice(f"{file.file_name}: {warning}")
 
     def fail_file(self, file_id: str, failure: Failure) -> None:
         """A file failed for good, and with it its ingest: its other files take no bytes any more.

@@ -8,15 +8,17 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 from model_ingest.v1 import errors_pb2, ingest_service_pb2, resources_pb2
 
 from ingest_service.events import Heartbeat, WatchItem
 from ingest_service.forwarding import TargetStatus
+from ingest_service.ingests.model_facts import facts_of
 from ingest_service.lifecycle import bodies
 from ingest_service.rpc.names import file_name, ingest_name
-from ingest_service.vocabulary.records import Deployment, Event, Failure, File, Ingest, Model
-from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, FileState
+from ingest_service.vocabulary.records import Blob, Deployment, Event, Failure, File, Ingest, Model
+from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, BlobState, FileState
 
 _FILE_PROGRESS = frozenset({FileState.UPLOADING, FileState.VERIFYING, FileState.PUBLISHING})
 
@@ -100,7 +102,7 @@ def model_message(model: Model) -> resources_pb2.Model:
             role=resources_pb2.File.Role.Value(f"ROLE_{file.role}"),
             sha256=file.sha256 or "",
             size_bytes=file.size_bytes,
-            format=model.formats.get(file.sha256 or "", ""),
+            **_of_blob(model.blobs.get(file.sha256 or "")),
         )
         for file in model.newest.files
     ]
@@ -113,7 +115,23 @@ def model_message(model: Model) -> resources_pb2.Model:
         earlier_digests=model.earlier_digests,
         size_bytes=sum(file.size_bytes for file in model.newest.files),
         store_time=timestamp(model.stored_at),
+        facts=_struct(facts_of(model)),
     )
+
+
+def _of_blob(blob: Blob | None) -> dict[str, Any]:
+    if blob is None:
+        return {}
+    return {
+        "format": blob.format,
+        "facts": _struct(blob.facts),
+        "corrupt": blob.state is BlobState.CORRUPT,
+        "verify_time": timestamp(blob.verified_at),
+    }
+
+
+def _struct(facts: Mapping[str, Any] | None) -> Struct | None:
+    return ParseDict(dict(facts), Struct()) if facts else None
 
 
 def watch_message(item: WatchItem, now: datetime) -> ingest_service_pb2.WatchIngestResponse:
@@ -186,6 +204,10 @@ def event_message(event: Event) -> resources_pb2.Event:
     elif event.kind == bodies.DEPLOYMENT_STATUS:
         message.deployment_status.CopyFrom(
             resources_pb2.DeploymentStatus(target=body["target"], status=body["status"])
+        )
+    elif event.kind == bodies.FILE_FACTS:
+        message.file_facts.CopyFrom(
+            resources_pb2.FileFacts(file_name=body["file_name"], facts=_struct(body["facts"]))
         )
     else:
         message.notice.CopyFrom(resources_pb2.Notice(message=str(body.get("message", event.kind))))

@@ -52,6 +52,8 @@ class File:
     #: When it was declared, taken by a writer, or last got durable bytes.
     progress_at: datetime
     failure: Failure | None = None
+    #: An event has told what its header says.
+    inspected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,18 @@ class NewEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspection:
+    """What reading a file's whole header came to: it broke no rule of that version."""
+
+    format: str
+    rules_version: int
+    #: Plain JSON data; see `formats.gguf.facts` for the names.
+    facts: Mapping[str, Any]
+    #: What is unusual, one sentence each.
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Blob:
     """Content-addressed, immutable bytes."""
 
@@ -136,6 +150,11 @@ class Blob:
     state: BlobState
     format: str
     created_at: datetime
+    #: The version of the format rules that accepted it; 0: none that read its whole header.
+    rules_version: int = 0
+    facts: Mapping[str, Any] | None = None
+    #: When its bytes were last read again and had its digest.
+    verified_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +165,5 @@ class Model:
     newest: Ingest
     stored_at: datetime
     earlier_digests: tuple[str, ...]
-    formats: Mapping[str, str]
+    #: The blobs of its files, by digest.
+    blobs: Mapping[str, Blob]

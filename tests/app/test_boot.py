@@ -139,8 +139,8 @@ async def test_the_boot_log_tells_which_targets_share_their_directory(
 
 def test_migrate_and_check(tmp_path: Path, sqlite_url: str) -> None:
     variables = environment(tmp_path / "data", sqlite_url)
-    assert run("migrate", variables).stdout == "schema: none -> 0003\n"
-    assert run("migrate", variables).stdout == "schema: 0003 -> 0003\n"
+    assert run("migrate", variables).stdout == "schema: none -> 0004\n"
+    assert run("migrate", variables).stdout == "schema: 0004 -> 0004\n"
     checked = run("check", variables)
     assert checked.returncode == 0
     assert f"INGEST_DATA_DIR={tmp_path / 'data'}\n" in checked.stdout

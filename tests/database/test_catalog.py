@@ -128,4 +128,4 @@ async def test_formats_come_from_the_blobs(database: Database) -> None:
     await database.transact(lambda tx: tx.blobs.make_live(digest(1), 100, "gguf", later(0)))
     found = await _model(database)
     assert found is not None
-    assert found.formats == {digest(1): "gguf"}
+    assert {key: blob.format for key, blob in found.blobs.items()} == {digest(1): "gguf"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,16 +19,15 @@ from model_ingest.v1.ingest_service_pb2 import (
     UploadStart,
 )
 
-from tests.ollama_emulator import sample_gguf
+from tests.support.models import model
 from tests.support.stubs import IngestStub
 
 MEBIBYTE = 1024 * 1024
 
 
 def gguf(size_bytes: int = 0, seed: int = 0) -> bytes:
-    """A small valid GGUF; longer ones have random bytes behind it, the same for the same seed."""
-    head = sample_gguf()
-    return head + random.Random(seed).randbytes(max(0, size_bytes - len(head)))
+    """A valid GGUF of that size, or a small one; random data, the same for the same seed."""
+    return model(size_bytes, seed)
 
 
 def digest(data: bytes) -> str:

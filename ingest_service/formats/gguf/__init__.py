@@ -1,8 +1,8 @@
 """GGUF: the header as it arrives, in facts or a named fault."""
 
 from ingest_service.formats.gguf.facts import GgufFacts
-from ingest_service.formats.gguf.limits import RULES_VERSION, GgufLimits
+from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.reader import GgufHeader, GgufReader
 from ingest_service.formats.gguf.tensors import Extent
 
-__all__ = ["RULES_VERSION", "Extent", "GgufFacts", "GgufHeader", "GgufLimits", "GgufReader"]
+__all__ = ["Extent", "GgufFacts", "GgufHeader", "GgufLimits", "GgufReader"]

@@ -1,12 +1,8 @@
-"""What a GGUF header may cost, and the version of the rules (security.md section 2)."""
+"""What a GGUF header may cost (security.md section 2)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-#: Written beside each blob that passed; raised with every rule or default that refuses more than before, so
-#: that what was accepted under an older one is looked at again before it is used again.
-RULES_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)

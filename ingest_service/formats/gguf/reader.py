@@ -1,8 +1,4 @@
-"""The GGUF reader: the header as it arrives, refused at the first rule of security.md that it breaks.
-
-Nothing feeds it yet. The seam is `IncrementalReader.feed`: see there how an upload, or a file that is already
-stored, is brought through it. What passed is stored with RULES_VERSION.
-"""
+"""The GGUF reader: the header as it arrives, refused at the first rule of security.md that it breaks."""
 
 from __future__ import annotations
 

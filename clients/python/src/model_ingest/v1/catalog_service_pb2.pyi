@@ -223,19 +223,49 @@ class DeleteModelResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TargetRemoval(_message.Message):
+        """What one target did."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TARGET_FIELD_NUMBER: _builtins.int
+        REMOVED_FIELD_NUMBER: _builtins.int
+        target: _builtins.str
+        """The target's name."""
+        removed: _builtins.bool
+        """It had the model and removed it; false: it had no such model."""
+        def __init__(
+            self,
+            *,
+            target: _builtins.str = ...,
+            removed: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["removed", b"removed", "target", b"target"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def model(self) -> _resources_pb2.Model:
         """The model as it was."""
+
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeleteModelResponse.TargetRemoval]:
+        """The targets that were asked to remove it."""
 
     def __init__(
         self,
         *,
         model: _resources_pb2.Model | None = ...,
+        targets: _abc.Iterable[Global___DeleteModelResponse.TargetRemoval] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,12 +313,15 @@ class ImportFileRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    STORE_ONLY_FIELD_NUMBER: _builtins.int
     file_name: _builtins.str
     """The file's name within `import/`."""
     model: _builtins.str
     """The model's name."""
     request_id: _builtins.str
     """A UUID made by the client: makes the call safe to repeat."""
+    store_only: _builtins.bool
+    """Only keep the model, deploy it nowhere."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of targets; empty means every target."""
@@ -300,10 +333,11 @@ class ImportFileRequest(_message.Message):
         model: _builtins.str = ...,
         targets: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        store_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_name", b"file_name", "model", b"model", "request_id", b"request_id", "targets", b"targets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_name", b"file_name", "model", b"model", "request_id", b"request_id", "store_only", b"store_only", "targets", b"targets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

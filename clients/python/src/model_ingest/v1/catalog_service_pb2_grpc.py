@@ -117,27 +117,33 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModel(self, request, context):
-        """Removes a model from the catalog and, if asked, from the targets. Bytes that other models
-        share stay.
+        """Removes a model from the catalog and, if asked, from the targets, which are asked first. Bytes
+        that other models share stay; all others are removed, those of earlier ingests of the name
+        included. If a target could not remove it, the model stays in the catalog: call again.
 
         Errors: NOT_FOUND with MODEL_NOT_FOUND; FAILED_PRECONDITION with MODEL_BUSY (wait for the
-        deployment).
+        deployment, or cancel it); INVALID_ARGUMENT with TARGET_UNKNOWN; UNAVAILABLE with
+        TARGET_UNREACHABLE and RetryInfo (nothing was removed from the catalog; call again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeployModel(self, request, context):
-        """Brings a stored model to more targets: a new ingest with no bytes to send.
+        """Brings a stored model to more targets: a new ingest with no bytes to send, with the options of
+        the newest stored one.
 
-        Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN.
+        Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN,
+        REQUEST_ID_REUSED; DATA_LOSS with BLOB_CORRUPT (push the same file again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportFile(self, request, context):
-        """Takes in a file that lies in the data directory's `import/` folder.
+        """Takes in a file that lies in the data directory's `import/` folder: its header is read before
+        the call answers, its bytes are moved or copied into the store and hashed after it. Watch the
+        ingest. The file leaves the folder once it is taken in; one that is refused stays.
 
         Errors: NOT_FOUND with FILE_NOT_FOUND; INVALID_ARGUMENT as for CreateIngest and Upload.
         """

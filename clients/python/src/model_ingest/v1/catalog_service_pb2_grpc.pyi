@@ -59,19 +59,25 @@ class CatalogServiceStub:
     again).
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]
-    """Removes a model from the catalog and, if asked, from the targets. Bytes that other models
-    share stay.
+    """Removes a model from the catalog and, if asked, from the targets, which are asked first. Bytes
+    that other models share stay; all others are removed, those of earlier ingests of the name
+    included. If a target could not remove it, the model stays in the catalog: call again.
 
     Errors: NOT_FOUND with MODEL_NOT_FOUND; FAILED_PRECONDITION with MODEL_BUSY (wait for the
-    deployment).
+    deployment, or cancel it); INVALID_ARGUMENT with TARGET_UNKNOWN; UNAVAILABLE with
+    TARGET_UNREACHABLE and RetryInfo (nothing was removed from the catalog; call again).
     """
     DeployModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeployModelRequest, _resources_pb2.Ingest]
-    """Brings a stored model to more targets: a new ingest with no bytes to send.
+    """Brings a stored model to more targets: a new ingest with no bytes to send, with the options of
+    the newest stored one.
 
-    Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN.
+    Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN,
+    REQUEST_ID_REUSED; DATA_LOSS with BLOB_CORRUPT (push the same file again).
     """
     ImportFile: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ImportFileRequest, _resources_pb2.Ingest]
-    """Takes in a file that lies in the data directory's `import/` folder.
+    """Takes in a file that lies in the data directory's `import/` folder: its header is read before
+    the call answers, its bytes are moved or copied into the store and hashed after it. Watch the
+    ingest. The file leaves the folder once it is taken in; one that is refused stays.
 
     Errors: NOT_FOUND with FILE_NOT_FOUND; INVALID_ARGUMENT as for CreateIngest and Upload.
     """
@@ -108,19 +114,25 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     again).
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
-    """Removes a model from the catalog and, if asked, from the targets. Bytes that other models
-    share stay.
+    """Removes a model from the catalog and, if asked, from the targets, which are asked first. Bytes
+    that other models share stay; all others are removed, those of earlier ingests of the name
+    included. If a target could not remove it, the model stays in the catalog: call again.
 
     Errors: NOT_FOUND with MODEL_NOT_FOUND; FAILED_PRECONDITION with MODEL_BUSY (wait for the
-    deployment).
+    deployment, or cancel it); INVALID_ARGUMENT with TARGET_UNKNOWN; UNAVAILABLE with
+    TARGET_UNREACHABLE and RetryInfo (nothing was removed from the catalog; call again).
     """
     DeployModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeployModelRequest, _resources_pb2.Ingest]  # type: ignore[assignment]
-    """Brings a stored model to more targets: a new ingest with no bytes to send.
+    """Brings a stored model to more targets: a new ingest with no bytes to send, with the options of
+    the newest stored one.
 
-    Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN.
+    Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN,
+    REQUEST_ID_REUSED; DATA_LOSS with BLOB_CORRUPT (push the same file again).
     """
     ImportFile: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ImportFileRequest, _resources_pb2.Ingest]  # type: ignore[assignment]
-    """Takes in a file that lies in the data directory's `import/` folder.
+    """Takes in a file that lies in the data directory's `import/` folder: its header is read before
+    the call answers, its bytes are moved or copied into the store and hashed after it. Watch the
+    ingest. The file leaves the folder once it is taken in; one that is refused stays.
 
     Errors: NOT_FOUND with FILE_NOT_FOUND; INVALID_ARGUMENT as for CreateIngest and Upload.
     """
@@ -178,11 +190,13 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.DeleteModelResponse, _abc.Awaitable[_catalog_service_pb2.DeleteModelResponse]]:
-        """Removes a model from the catalog and, if asked, from the targets. Bytes that other models
-        share stay.
+        """Removes a model from the catalog and, if asked, from the targets, which are asked first. Bytes
+        that other models share stay; all others are removed, those of earlier ingests of the name
+        included. If a target could not remove it, the model stays in the catalog: call again.
 
         Errors: NOT_FOUND with MODEL_NOT_FOUND; FAILED_PRECONDITION with MODEL_BUSY (wait for the
-        deployment).
+        deployment, or cancel it); INVALID_ARGUMENT with TARGET_UNKNOWN; UNAVAILABLE with
+        TARGET_UNREACHABLE and RetryInfo (nothing was removed from the catalog; call again).
         """
 
     @_abc_1.abstractmethod
@@ -191,9 +205,11 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.DeployModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.Ingest, _abc.Awaitable[_resources_pb2.Ingest]]:
-        """Brings a stored model to more targets: a new ingest with no bytes to send.
+        """Brings a stored model to more targets: a new ingest with no bytes to send, with the options of
+        the newest stored one.
 
-        Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN.
+        Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN,
+        REQUEST_ID_REUSED; DATA_LOSS with BLOB_CORRUPT (push the same file again).
         """
 
     @_abc_1.abstractmethod
@@ -202,7 +218,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.ImportFileRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_resources_pb2.Ingest, _abc.Awaitable[_resources_pb2.Ingest]]:
-        """Takes in a file that lies in the data directory's `import/` folder.
+        """Takes in a file that lies in the data directory's `import/` folder: its header is read before
+        the call answers, its bytes are moved or copied into the store and hashed after it. Watch the
+        ingest. The file leaves the folder once it is taken in; one that is refused stays.
 
         Errors: NOT_FOUND with FILE_NOT_FOUND; INVALID_ARGUMENT as for CreateIngest and Upload.
         """

@@ -483,6 +483,7 @@ class Event(_message.Message):
     DEPLOYMENT_STATE_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_STATUS_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
+    FILE_FACTS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Its number."""
     @_builtins.property
@@ -509,6 +510,10 @@ class Event(_message.Message):
     def notice(self) -> Global___Notice:
         """Worth knowing, but no failure."""
 
+    @_builtins.property
+    def file_facts(self) -> Global___FileFacts:
+        """A file's header was read whole and is sound: what it says about the model."""
+
     def __init__(
         self,
         *,
@@ -519,12 +524,13 @@ class Event(_message.Message):
         deployment_state: Global___DeploymentStateChange | None = ...,
         deployment_status: Global___DeploymentStatus | None = ...,
         notice: Global___Notice | None = ...,
+        file_facts: Global___FileFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deployment_state", b"deployment_state", "deployment_status", b"deployment_status", "file_state", b"file_state", "ingest_state", b"ingest_state", "kind", b"kind", "notice", b"notice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deployment_state", b"deployment_state", "deployment_status", b"deployment_status", "file_facts", b"file_facts", "file_state", b"file_state", "ingest_state", b"ingest_state", "kind", b"kind", "notice", b"notice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deployment_state", b"deployment_state", "deployment_status", b"deployment_status", "file_state", b"file_state", "ingest_state", b"ingest_state", "kind", b"kind", "notice", b"notice", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deployment_state", b"deployment_state", "deployment_status", b"deployment_status", "file_facts", b"file_facts", "file_state", b"file_state", "ingest_state", b"ingest_state", "kind", b"kind", "notice", b"notice", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["ingest_state", "file_state", "deployment_state", "deployment_status", "notice"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["ingest_state", "file_state", "deployment_state", "deployment_status", "notice", "file_facts"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -697,6 +703,34 @@ class Notice(_message.Message):
 Global___Notice: _TypeAlias = Notice  # noqa: Y015
 
 @_typing.final
+class FileFacts(_message.Message):
+    """A file's header was read whole and is sound. What is merely unusual comes as notices beside it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    file_name: _builtins.str
+    """The file's name within the ingest."""
+    @_builtins.property
+    def facts(self) -> _struct_pb2.Struct:
+        """What the header says, as in `StoredFile.facts`, but without the texts of chat templates."""
+
+    def __init__(
+        self,
+        *,
+        file_name: _builtins.str = ...,
+        facts: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "file_name", b"file_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileFacts: _TypeAlias = FileFacts  # noqa: Y015
+
+@_typing.final
 class Model(_message.Message):
     """What the catalog lists under one canonical name (case-folded, tag always present)."""
 
@@ -737,7 +771,10 @@ class Model(_message.Message):
 
     @_builtins.property
     def facts(self) -> _struct_pb2.Struct:
-        """What the file's header says: architecture, parameters, context length and so on."""
+        """What the headers of its files say of the model as a whole: architecture, parameter count,
+        quantization, context length, tokenizer, chat template (as text, never rendered), license. Of
+        several files the first of role MODEL or SHARD; counts are those of all shards.
+        """
 
     def __init__(
         self,
@@ -771,6 +808,9 @@ class StoredFile(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    CORRUPT_FIELD_NUMBER: _builtins.int
+    VERIFY_TIME_FIELD_NUMBER: _builtins.int
     file_name: _builtins.str
     """The name within the ingest."""
     role: Global___File.Role.ValueType
@@ -781,6 +821,18 @@ class StoredFile(_message.Message):
     """Its size."""
     format: _builtins.str
     """`gguf`; of a safetensors set `safetensors`, `json` or `tokenizer`."""
+    corrupt: _builtins.bool
+    """The stored bytes are no longer those of the digest: they are not forwarded any more. Upload
+    the same file again to heal it.
+    """
+    @_builtins.property
+    def facts(self) -> _struct_pb2.Struct:
+        """What this file's header says."""
+
+    @_builtins.property
+    def verify_time(self) -> _timestamp_pb2.Timestamp:
+        """When the stored bytes were last read again and found right; not set if never."""
+
     def __init__(
         self,
         *,
@@ -789,10 +841,13 @@ class StoredFile(_message.Message):
         sha256: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         format: _builtins.str = ...,
+        facts: _struct_pb2.Struct | None = ...,
+        corrupt: _builtins.bool = ...,
+        verify_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "verify_time", b"verify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["file_name", b"file_name", "format", b"format", "role", b"role", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrupt", b"corrupt", "facts", b"facts", "file_name", b"file_name", "format", b"format", "role", b"role", "sha256", b"sha256", "size_bytes", b"size_bytes", "verify_time", b"verify_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,72 @@
+"""What a file's header says against what the request says it is, and the files of a model against each other.
+
+The rules are ours, X1 to X3: security.md asks for them (section 3, split files; section 1e, names and content)
+without numbers of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, Protocol
+
+from ingest_service.ingests.file_set import SHARD_NAME
+from ingest_service.vocabulary.errors import FormatInvalid
+from ingest_service.vocabulary.states import FileRole
+
+Facts = Mapping[str, Any]
+#: What general.type may say to each role; a shard is part of a model.
+_TYPES = {
+    FileRole.MODEL: {"model"},
+    FileRole.SHARD: {"model"},
+    FileRole.ADAPTER: {"adapter"},
+    FileRole.PROJECTOR: {"mmproj", "projector"},
+}
+_PROJECTOR = "clip"
+
+
+class _Named(Protocol):
+    @property
+    def file_name(self) -> str: ...
+    @property
+    def role(self) -> FileRole: ...
+
+
+def check_file(file: _Named, facts: Facts) -> None:
+    """X1, X2: one file. `facts` are its header's; of what has no such header they say nothing. Raises
+    FormatInvalid."""
+    if "type" not in facts:
+        return
+    kind, is_projector = facts["type"], facts.get("architecture") == _PROJECTOR
+    if is_projector != (file.role is FileRole.PROJECTOR) or not (is_projector or kind in _TYPES[file.role]):
+        found = "projector" if is_projector else kind
+        _refuse("X1", "general.type", f"The file is declared as {file.role}; its header says {found}.")
+    split = facts.get("split")
+    if file.role is not FileRole.SHARD:
+        if split is not None and split["count"] > 1:
+            message = f"The file is shard {split['number'] + 1} of {split['count']}: push all, as shards."
+            _refuse("X2", "split.count", message)
+        return
+    named = SHARD_NAME.fullmatch(file.file_name)
+    if split is None or named is None:
+        _refuse("X2", "split.count", "The file is declared as a shard; its header says nothing of that.")
+    number, count = int(named["number"]), int(named["count"])
+    if (split["number"] + 1, split["count"]) != (number, count):
+        message = f"By its name this is shard {number} of {count}; its header says"
+        _refuse("X2", "split.no", f"{message} {split['number'] + 1} of {split['count']}.")
+
+
+def check_together(files: Sequence[tuple[_Named, Facts]]) -> None:
+    """X3: the shards of one model, all of them. Raises FormatInvalid."""
+    shards = [facts for file, facts in files if file.role is FileRole.SHARD and facts.get("split")]
+    said = {facts["split"]["tensors"] for facts in shards}
+    if len(said) > 1:
+        message = f"The shards do not agree on how many tensors the model has: {sorted(said)}."
+        _refuse("X3", "split.tensors.count", message)
+    present = sum(facts["tensor_count"] for facts in shards)
+    if said and present not in said:
+        message = f"The shards have {present} tensors together; they say {said.pop()}."
+        _refuse("X3", "split.tensors.count", message)
+
+
+def _refuse(rule: str, field: str, message: str) -> NoReturn:
+    raise FormatInvalid(message, field=field, metadata={"rule": rule, "offset": "0", "field": field})
