@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from model_ingest._clean import printable
 from model_ingest._errors import IngestError
+from model_ingest.cli._facts import short_facts
 from model_ingest.v1.errors_pb2 import Failure, Reason
 from model_ingest.v1.resources_pb2 import (
     Deployment,
@@ -109,6 +110,9 @@ def describe(event: Event) -> str:
         return _describe_deployment(event.deployment_state)
     if event.HasField("deployment_status"):
         return f"{printable(event.deployment_status.target)}: {printable(event.deployment_status.status)}"
+    if event.HasField("file_facts"):
+        said = short_facts(event.file_facts.facts) or "no more to tell"
+        return f"{printable(event.file_facts.file_name)}: the header is sound ({said})"
     if event.HasField("notice"):
         return f"note: {printable(event.notice.message)}"
     return "an event that this client does not know"
