@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -49,21 +50,41 @@ def short_facts(struct: Struct) -> str:
 
 
 def _value(key: str, facts: dict[str, Any]) -> str:
+    words = _WORDS.get(key)
+    if words is not None:
+        return words(facts)
     value = facts[key]
-    if key == "parameter_count":
-        return f"{_count(value)} ({value:.0f} in {facts.get('tensor_count', 0):.0f} tensors)"
-    if key == "quantization":
-        return printable(f"{value}{_mix(facts.get('quantization_mix', []))}")
-    if key == "tokenizer":
-        size = facts.get("vocabulary_size")
-        return printable(f"{value}, {size:.0f} tokens" if size else str(value))
-    if key == "chat_template":
-        return f"{len(value)} characters: {printable(value, _SHOWN_CHARACTERS)}"
     if isinstance(value, float):
         return f"{value:g}" if value % 1 else f"{value:.0f}"
-    if isinstance(value, list):
-        return printable("; ".join(str(item) for item in value), _SHOWN_CHARACTERS)
-    return printable(str(value), _SHOWN_CHARACTERS)
+    text = "; ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+    return printable(text, _SHOWN_CHARACTERS)
+
+
+def _parameters(facts: dict[str, Any]) -> str:
+    count = facts["parameter_count"]
+    return f"{_count(count)} ({count:.0f} in {facts.get('tensor_count', 0):.0f} tensors)"
+
+
+def _quantization(facts: dict[str, Any]) -> str:
+    return printable(f"{facts['quantization']}{_mix(facts.get('quantization_mix', []))}")
+
+
+def _tokenizer(facts: dict[str, Any]) -> str:
+    size = facts.get("vocabulary_size")
+    return printable(f"{facts['tokenizer']}, {size:.0f} tokens" if size else str(facts["tokenizer"]))
+
+
+def _template(facts: dict[str, Any]) -> str:
+    text = facts["chat_template"]
+    return f"{len(text)} characters: {printable(text, _SHOWN_CHARACTERS)}"
+
+
+_WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "parameter_count": _parameters,
+    "quantization": _quantization,
+    "tokenizer": _tokenizer,
+    "chat_template": _template,
+}
 
 
 def _mix(shares: list[dict[str, Any]]) -> str:
