@@ -23,7 +23,7 @@ from ingest_service.forwarding.eras import unsupported
 from ingest_service.forwarding.ollama import OllamaClient
 from ingest_service.forwarding.target import Target, TargetError
 from ingest_service.lifecycle import Change
-from ingest_service.storage import BlobStore
+from ingest_service.storage import BlobReader, BlobStore
 from ingest_service.vocabulary.errors import IngestError
 from ingest_service.vocabulary.records import File, Ingest
 from ingest_service.vocabulary.states import DeploymentState, FileState
@@ -209,12 +209,16 @@ class _Push:
         assert sha256 is not None
         extra = {"ingest": self.file.ingest_id, "target": self._target.name}
         try:
-            async with OllamaClient(self._target) as client:
-                if unsupported(await client.version(), self._ingest) or self._ingest.options.get("from"):
-                    return  # the deployment's worker says so, or asks first
-                if await client.has_blob(sha256):
-                    return
-                await client.push_body(sha256, self.file.size_bytes, self._body())
+            # Opened first: it is the same file still when it has been published meanwhile.
+            async with self._store.read_partial(self.file.id) as reader:
+                # Of a file whose header is refused no target hears anything.
+                await self._readable()
+                async with OllamaClient(self._target) as client:
+                    if unsupported(await client.version(), self._ingest) or self._ingest.options.get("from"):
+                        return  # the deployment's worker says so, or asks first
+                    if await client.has_blob(sha256):
+                        return
+                    await client.push_body(sha256, self.file.size_bytes, self._body(reader))
             self.succeeded = True
             _log.info("sent a file on while it arrived", extra=extra)
         except (TargetError, IngestError, _Dropped) as error:
@@ -223,31 +227,31 @@ class _Push:
         except Exception:  # noqa: BLE001 (logged)
             _log.exception("unforeseen fault in a push beside the upload", extra=extra)
 
-    async def _body(self) -> AsyncGenerator[bytes, None]:
+    async def _body(self, reader: BlobReader) -> AsyncGenerator[bytes, None]:
+        while self.sent_bytes < self.file.size_bytes:
+            size_bytes = min(_CHUNK_BYTES, await self._readable() - self.sent_bytes)
+            epoch = self._epoch
+            data = await reader.read(self.sent_bytes, size_bytes)
+            if epoch != self._epoch:
+                continue  # read while the file was cut: read again
+            if not data:
+                raise _Dropped("the file is shorter than it was")
+            self.sent_bytes += len(data)
+            yield data
+
+    async def _readable(self) -> int:
+        """Waits until more may be read than was sent; answers up to where. Raises _Dropped."""
         loop = asyncio.get_running_loop()
-        moved, looked = loop.time(), 0.0
-        async with self._store.read_partial(self.file.id) as reader:
-            while self.sent_bytes < self.file.size_bytes:
-                allowed = self._readable_bytes()
-                if allowed <= self.sent_bytes and loop.time() - looked >= _ROW_POLL_SECONDS:
-                    looked = loop.time()
-                    await self._look_at_row()
-                    allowed = self._readable_bytes()
-                if allowed <= self.sent_bytes:
-                    if loop.time() - moved > _PATIENCE_SECONDS:
-                        raise _Dropped("the upload stands still")
-                    await asyncio.sleep(_POLL_SECONDS)
-                    continue
-                size_bytes = min(_CHUNK_BYTES, allowed - self.sent_bytes)
-                epoch = self._epoch
-                data = await reader.read(self.sent_bytes, size_bytes)
-                if epoch != self._epoch:
-                    continue  # read while the file was cut: read again
-                if not data:
-                    raise _Dropped("the file is shorter than it was")
-                self.sent_bytes += len(data)
-                yield data
-                moved = loop.time()
+        began, looked = loop.time(), 0.0
+        while (allowed := self._readable_bytes()) <= self.sent_bytes:
+            if loop.time() - began > _PATIENCE_SECONDS:
+                raise _Dropped("the upload stands still")
+            if loop.time() - looked >= _ROW_POLL_SECONDS:
+                looked = loop.time()
+                await self._look_at_row()
+            else:
+                await asyncio.sleep(_POLL_SECONDS)
+        return allowed
 
     def _readable_bytes(self) -> int:
         if self._is_lost:

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from ingest_service.app import now
 from ingest_service.database.tables import blobs
+from ingest_service.formats import RULES_VERSION
 from ingest_service.ingests.file_moves import FileMoves
 from ingest_service.vocabulary.states import FileState
 from tests.conftest import StartService
@@ -36,8 +37,10 @@ async def test_a_set_of_safetensors_in_publication_is_finished(
     service = await restarted(start_service, before)
     after = await service.ingests.GetIngest(GetIngestRequest(name=ingest.name))
     assert after.state == Ingest.STATE_STORED
-    query = select(blobs.c.sha256, blobs.c.format)
-    rows = await service.service.database.read(lambda tx: tx.blobs._statements.run(query))
+    query = select(blobs.c.sha256, blobs.c.format, blobs.c.rules_version)
+    found = await service.service.database.read(lambda tx: tx.blobs._statements.run(query))
+    rows = list(found)
+    assert {row.rules_version for row in rows} == {RULES_VERSION}
     assert {row.sha256: row.format for row in rows} == dict(
         zip(map(digest, SET.values()), ("safetensors", "json", "tokenizer"), strict=True)
     )

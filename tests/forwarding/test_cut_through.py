@@ -7,6 +7,7 @@ a target, or the worker pushes a second time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from model_ingest.v1.ingest_service_pb2 import (
 
 from ingest_service.forwarding import cut_through
 from tests.conftest import StartService
+from tests.formats.build import Gguf, Tensor, texts, u32
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import MEBIBYTE, create_request, digest, gguf, send, upload_messages
 from tests.support.service import RunningService
@@ -89,6 +91,40 @@ async def test_all_but_the_last_mebibyte_is_there_before_the_upload_ends(
         "blob_post", "create",
     ]  # fmt: skip
     assert sent(emulator) == len(DATA)
+
+
+LONG_HEADER = {"pad": texts(["x" * 1000] * 3000)}
+
+
+async def test_a_target_hears_nothing_before_the_whole_header_is_accepted(
+    start_service: StartService, emulator: OllamaEmulator
+) -> None:
+    service = await start_service(f"default={emulator.url}")
+    tensors = (Tensor("w", (12 * MEBIBYTE,), 24),)
+    sound = Gguf(tensors=tensors).but(LONG_HEADER)
+    # The same with its last pair wrong, which is seen only at the header's end.
+    for model, told in ((sound.but({"llama.block_count": u32(0)}), False), (sound, True)):
+        data = model.file()
+        request = create_request(data, f"through{told}", sha256=digest(data))
+        name = (await service.ingests.CreateIngest(request)).name
+        upload = service.ingests.Upload(timeout=60)
+        messages = upload_messages(f"{name}/files/model.gguf", data)
+        for message in messages[:3]:
+            await upload.write(message)
+        await asyncio.sleep(1)
+        assert not emulator.calls.names()
+        for message in messages[3:-1]:
+            with contextlib.suppress(Exception):
+                await upload.write(message)
+        if told:
+            await until_sent(emulator, MEBIBYTE)
+            await upload.write(messages[-1])
+            await upload.done_writing()
+            assert (await upload).state == resources_pb2.File.STATE_STORED
+        else:
+            assert (await until_done(service, name)).state == resources_pb2.Ingest.STATE_FAILED
+            await asyncio.sleep(1)
+            assert not emulator.calls.names()
 
 
 async def test_a_wrong_digest_leaves_no_blob_at_the_target(

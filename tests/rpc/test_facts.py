@@ -140,6 +140,10 @@ async def test_a_role_that_the_header_denies(start_service: StartService) -> Non
         send(service.ingests, upload_messages(ingest.files[1].name, data)), "FORMAT_INVALID"
     )
     assert refusal.metadata["rule"] == "X1"
+    # Nor does it pass because its bytes are here already.
+    await push(service.ingests, data, "kept")
+    again = service.ingests.CreateIngest(several(files, "again", declared=True))
+    assert (await refused(again, "FORMAT_INVALID", "files[1].sha256")).metadata["rule"] == "X1"
 
 
 TRAILING = Gguf().file() + b"more"
