@@ -109,7 +109,7 @@ class IngestQueries:
             .where(
                 ingests.c.canonical_model == ingest.canonical_model,
                 ingests.c.number > _number_of(ingest.id),
-                IN_CATALOG,
+                ingests.c.stored_at.is_not(None),
                 deployments.c.state != str(DeploymentState.CANCELLED),
             )
         )
