@@ -56,7 +56,7 @@ class Attempt:
         owner = f"{lease.deployment_id}/{lease.fencing}"
         self._turn = TargetTurn(database, lease.target, owner, settings.lease_seconds)
         client = OllamaClient(target)
-        push = BlobPush(client, store, vetting, self._moves, target, beside)
+        push = BlobPush(client, store, vetting, self._moves, target, beside=beside)
         self._driver = Driver(client, push, self._moves, self._turn, breaker)
 
     async def run(self) -> None:
