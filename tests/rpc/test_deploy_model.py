@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from google.protobuf.json_format import ParseDict
 from model_ingest.v1 import errors_pb2, resources_pb2
 from model_ingest.v1.ingest_service_pb2 import RetryIngestRequest
 
@@ -169,7 +170,9 @@ async def test_an_option_that_is_no_longer_taken(
     targets = ",".join(f"{name}={one.url}" for name, one in emulators.items())
     allowing = await start_service(targets, database_url=database_url, allow_from=True)
     await push(allowing.ingests, ONE, "base", targets=["a"])
-    built = create_request(ONE, "m", targets=["a"], options=resources_pb2.CreateOptions(**{"from": "base"}))
+    built = create_request(
+        ONE, "m", targets=["a"], options=ParseDict({"from": "base"}, resources_pb2.CreateOptions())
+    )
     del built.files[:]
     await done(allowing, (await allowing.ingests.CreateIngest(built)).name)
     assert (await done(allowing, (await deploy(allowing, targets=["a"])).name)).deployments[0].state == READY
