@@ -38,6 +38,8 @@ def install(point: str) -> None:
     real = getattr(owner, name)
 
     async def wrapped(*arguments: Any, **values: Any) -> Any:
+        if step == "turn" and not arguments[0]._owner.startswith("delete/"):
+            return await real(*arguments, **values)
         if phase == "before":
             _die(point)
         await real(*arguments, **values)

@@ -39,40 +39,50 @@ async def emulators(tmp_path: Path) -> AsyncIterator[Emulators]:
         }
 
 
+def targets(emulators: Emulators) -> str:
+    return ",".join(f"{name}={one.url}" for name, one in emulators.items())
+
+
 @pytest.fixture
-async def running(start_service: StartService, emulators: Emulators, database_url: str) -> RunningService:
-    targets = ",".join(f"{name}={one.url}" for name, one in emulators.items())
-    service: RunningService = await start_service(targets, database_url=database_url)
+async def running(start_service: StartService, emulators: Emulators) -> RunningService:
+    """For what has nothing to do with the kind of database."""
+    service: RunningService = await start_service(targets(emulators))
+    return service
+
+
+@pytest.fixture
+async def on_both(start_service: StartService, emulators: Emulators, database_url: str) -> RunningService:
+    service: RunningService = await start_service(targets(emulators), database_url=database_url)
     return service
 
 
 async def test_to_every_era_with_its_options_and_no_bytes(
-    running: RunningService, emulators: Emulators
+    on_both: RunningService, emulators: Emulators
 ) -> None:
     options = resources_pb2.CreateOptions(system="be brief")
-    first = await push(running.ingests, ONE, "Some/M", targets=["a"], options=options)
-    ingest = await deploy(running, "some/m", targets=["b", "c", "d"])
+    first = await push(on_both.ingests, ONE, "Some/M", targets=["a"], options=options)
+    ingest = await deploy(on_both, "some/m", targets=["b", "c", "d"])
     assert (ingest.model, ingest.options) == ("Some/M:latest", options)
     assert [file.file_name for file in ingest.files] == ["model.gguf"]
     assert ingest.files[0].state == resources_pb2.File.STATE_STORED
     assert ingest.files[0].deduplicated
-    ended = await done(running, ingest.name)
+    ended = await done(on_both, ingest.name)
     assert ended.state == resources_pb2.Ingest.STATE_READY
     assert all("some/m" in one.models for one in emulators.values())
     assert all(one.models["some/m"].of_kind("system") for one in emulators.values())
-    model = await get_model(running, "some/m")
+    model = await get_model(on_both, "some/m")
     # The newest word about each target, whichever ingest it is of.
     assert [(one.target, one.state) for one in model.deployments] == [(name, READY) for name in VERSIONS]
     assert (model.ingest, list(model.earlier_digests)) == (ingest.name, [])
     assert model.ingest != first.name
     # To all, if none is named; then it can be deleted from all.
-    again = await deploy(running, "SOME/m")
+    again = await deploy(on_both, "SOME/m")
     assert [one.target for one in again.deployments] == list(VERSIONS)
-    await done(running, again.name)
-    answer = await delete(running, "some/m", all_targets=True)
+    await done(on_both, again.name)
+    answer = await delete(on_both, "some/m", all_targets=True)
     assert [(one.target, one.removed) for one in answer.targets] == [(name, True) for name in VERSIONS]
     assert not any(len(one.models) for one in emulators.values())
-    assert blobs(running) == set()
+    assert blobs(on_both) == set()
 
 
 async def test_what_is_refused(running: RunningService) -> None:
@@ -86,23 +96,23 @@ async def test_what_is_refused(running: RunningService) -> None:
     await refused(deploy(running, targets=["a"]), "MODEL_NOT_FOUND")
 
 
-async def test_the_same_request_id_is_the_same_ingest_whatever_became_of_it(running: RunningService) -> None:
-    created = await push(running.ingests, ONE, "m", targets=["a"], request_id="create")
-    made = await asyncio.gather(*(deploy(running, targets=["b"], request_id="id") for _ in range(8)))
+async def test_the_same_request_id_is_the_same_ingest_whatever_became_of_it(on_both: RunningService) -> None:
+    created = await push(on_both.ingests, ONE, "m", targets=["a"], request_id="create")
+    made = await asyncio.gather(*(deploy(on_both, targets=["b"], request_id="id") for _ in range(8)))
     assert len({one.name for one in made}) == 1
     assert made[0].name != created.name
-    await done(running, made[0].name)
+    await done(on_both, made[0].name)
     for fields in ({"targets": ["c"]}, {}, {"model": "other", "targets": ["b"]}):
-        await refused(deploy(running, request_id="id", **fields), "REQUEST_ID_REUSED", "request_id")
+        await refused(deploy(on_both, request_id="id", **fields), "REQUEST_ID_REUSED", "request_id")
     # Neither call takes the other's.
-    await refused(deploy(running, targets=["a"], request_id="create"), "REQUEST_ID_REUSED", "request_id")
+    await refused(deploy(on_both, targets=["a"], request_id="create"), "REQUEST_ID_REUSED", "request_id")
     create = create_request(ONE, "m", targets=["b"], sha256=digest(ONE), request_id="id")
-    await refused(running.ingests.CreateIngest(create), "REQUEST_ID_REUSED", "request_id")
+    await refused(on_both.ingests.CreateIngest(create), "REQUEST_ID_REUSED", "request_id")
     # A newer push, and the model's end, change nothing about what the id stands for.
-    await push(running.ingests, TWO, "m", store_only=True)
-    assert (await deploy(running, targets=["b"], request_id="id")).name == made[0].name
-    await delete(running)
-    assert (await deploy(running, targets=["b"], request_id="id")).name == made[0].name
+    await push(on_both.ingests, TWO, "m", store_only=True)
+    assert (await deploy(on_both, targets=["b"], request_id="id")).name == made[0].name
+    await delete(on_both)
+    assert (await deploy(on_both, targets=["b"], request_id="id")).name == made[0].name
 
 
 async def test_bytes_that_are_not_as_they_were_are_not_sent(
@@ -149,26 +159,22 @@ async def test_a_model_that_failed_on_its_target_goes_to_another(
     assert model.deployments[0].failure.reason == errors_pb2.TARGET_REFUSED
 
 
-async def test_the_order_of_acceptance_holds(running: RunningService, emulators: Emulators) -> None:
+async def test_the_order_of_acceptance_holds(on_both: RunningService, emulators: Emulators) -> None:
     """It takes the place of what waits for the same target; a retry of that does not come before it."""
-    await push(running.ingests, ONE, "m", store_only=True)
+    await push(on_both.ingests, ONE, "m", store_only=True)
     fault = emulators["a"].faults.add(Fault("respond", "version", status=503, times=None))
-    waiting = await deploy(running, targets=["a"])
-    newer = await deploy(running, targets=["a"])
-    ended = await done(running, waiting.name)
+    waiting = await deploy(on_both, targets=["a"])
+    newer = await deploy(on_both, targets=["a"])
+    ended = await done(on_both, waiting.name)
     assert ended.deployments[0].state == resources_pb2.Deployment.STATE_SUPERSEDED
-    retried = await running.ingests.RetryIngest(RetryIngestRequest(name=waiting.name))
+    retried = await on_both.ingests.RetryIngest(RetryIngestRequest(name=waiting.name))
     assert retried.deployments[0].state == resources_pb2.Deployment.STATE_SUPERSEDED
     emulators["a"].faults.remove(fault)
-    assert (await done(running, newer.name)).deployments[0].state == READY
+    assert (await done(on_both, newer.name)).deployments[0].state == READY
 
 
-async def test_an_option_that_is_no_longer_taken(
-    running: RunningService, start_service: StartService, database_url: str, emulators: Emulators
-) -> None:
-    await running.service.stop(0.0)
-    targets = ",".join(f"{name}={one.url}" for name, one in emulators.items())
-    allowing = await start_service(targets, database_url=database_url, allow_from=True)
+async def test_an_option_that_is_no_longer_taken(start_service: StartService, emulators: Emulators) -> None:
+    allowing = await start_service(targets(emulators), allow_from=True)
     await push(allowing.ingests, ONE, "base", targets=["a"])
     built = create_request(
         ONE, "m", targets=["a"], options=ParseDict({"from": "base"}, resources_pb2.CreateOptions())
@@ -177,27 +183,27 @@ async def test_an_option_that_is_no_longer_taken(
     await done(allowing, (await allowing.ingests.CreateIngest(built)).name)
     assert (await done(allowing, (await deploy(allowing, targets=["a"])).name)).deployments[0].state == READY
     await allowing.service.stop(0.0)
-    strict = await start_service(targets, database_url=database_url)
+    strict = await start_service(targets(emulators))
     await refused(deploy(strict, targets=["a"]), "OPTION_UNSUPPORTED", "options.from")
 
 
-async def test_a_deletion_comes_before_or_after_it(running: RunningService) -> None:
+async def test_a_deletion_comes_before_or_after_it(on_both: RunningService) -> None:
     """At once: whichever wins, no ingest that the catalog knows lacks its bytes."""
     for number in range(6):
-        await push(running.ingests, ONE, "m", store_only=True)
+        await push(on_both.ingests, ONE, "m", store_only=True)
         outcomes = await asyncio.gather(
-            deploy(running, targets=["a"]), delete(running), return_exceptions=True
+            deploy(on_both, targets=["a"]), delete(on_both), return_exceptions=True
         )
         made = outcomes[0]
         if isinstance(made, resources_pb2.Ingest):
-            assert (await done(running, made.name)).deployments[0].state == READY, number
-            assert (await get_model(running)).ingest == made.name
-            assert blobs(running) == {digest(ONE)}
-            await delete(running, all_targets=True)
+            assert (await done(on_both, made.name)).deployments[0].state == READY, number
+            assert (await get_model(on_both)).ingest == made.name
+            assert blobs(on_both) == {digest(ONE)}
+            await delete(on_both, all_targets=True)
         else:
             await refused(_again(made), "MODEL_NOT_FOUND")
-        await assert_gone(running)
-        assert blobs(running) == set()
+        await assert_gone(on_both)
+        assert blobs(on_both) == set()
 
 
 async def _again(error: object) -> None:
