@@ -38,12 +38,14 @@ def install(point: str) -> None:
     real = getattr(owner, name)
 
     async def wrapped(*arguments: Any, **values: Any) -> Any:
-        if step == "turn" and not arguments[0]._owner.startswith("delete/"):
-            return await real(*arguments, **values)
-        if phase == "before":
+        # A deployment takes turns too.
+        is_ours = step != "turn" or arguments[0]._owner.startswith("delete/")
+        if is_ours and phase == "before":
             _die(point)
-        await real(*arguments, **values)
-        _die(point)
+        answer = await real(*arguments, **values)
+        if is_ours:
+            _die(point)
+        return answer
 
     setattr(owner, name, wrapped)
 
