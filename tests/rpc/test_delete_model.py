@@ -7,6 +7,7 @@ one that is not shared stays, or a deleted ingest comes to life again.
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from model_ingest.v1.ingest_service_pb2 import (
     ListIngestsRequest,
     RetryIngestRequest,
 )
+from sqlalchemy import text
 
+from ingest_service.app import now
 from tests.conftest import StartService
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.rpc.catalog import (
@@ -240,17 +243,29 @@ async def test_a_sweep_takes_up_what_was_asked_for_in_spite_of_its_brake(
 ) -> None:
     await push(running.ingests, ONE, "m", store_only=True)
     await push(running.ingests, TWO, "kept", store_only=True)
+    await push(running.ingests, THREE, "nobodys", store_only=True)
+    forget = text("UPDATE files SET state = 'FAILED' WHERE sha256 = :sha256")
+    async with running.service.database.engine.begin() as connection:
+        await connection.execute(forget, {"sha256": digest(THREE)})
 
     async def crash(_sha256: str) -> None:
         return
 
     monkeypatch.setattr(running.service.removal, "_remove", crash)
     await delete(running)
-    assert blobs(running) == digests(ONE, TWO)
+    assert blobs(running) == digests(ONE, TWO, THREE)
     report = await running.service.sweeper.run()
     assert report is not None
     assert (report.removed_blobs, report.stopped) == ([digest(ONE)], "")
-    assert blobs(running) == digests(TWO)
+    assert blobs(running) == digests(TWO, THREE)
+    # What was found by the sweep itself goes on being held by the brake.
+    monkeypatch.setattr(running.service.sweeper, "_clock", lambda: now() + timedelta(days=2))
+    await delete(running, "kept")
+    report = await running.service.sweeper.run()
+    assert report is not None
+    assert report.removed_blobs == [digest(TWO)]
+    assert "1 blobs of 4000 bytes" in report.stopped
+    assert blobs(running) == digests(THREE)
 
 
 async def test_it_goes_from_several_targets_at_once(start_service: StartService, tmp_path: Path) -> None:
