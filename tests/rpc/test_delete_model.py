@@ -50,6 +50,13 @@ async def running(start_service: StartService, emulator: OllamaEmulator, databas
     return service
 
 
+@pytest.fixture
+async def simple(start_service: StartService, emulator: OllamaEmulator) -> RunningService:
+    """For what has nothing to do with the kind of database."""
+    service: RunningService = await start_service(f"default={emulator.url}")
+    return service
+
+
 @pytest.mark.parametrize("version", ["0.24.0", "0.33.0", "0.34.1", "0.40.0"])
 async def test_from_the_target_the_catalog_and_the_store_in_every_era(
     version: str, start_service: StartService, tmp_path: Path
@@ -100,22 +107,22 @@ async def test_its_ingests_stay_as_history_and_come_to_life_no_more(
     assert blobs(running) == digests(ONE)
 
 
-async def test_without_targets_none_is_asked(running: RunningService, emulator: OllamaEmulator) -> None:
-    ingest = await push(running.ingests, ONE, "m")
-    assert list((await delete(running)).targets) == []
+async def test_without_targets_none_is_asked(simple: RunningService, emulator: OllamaEmulator) -> None:
+    ingest = await push(simple.ingests, ONE, "m")
+    assert list((await delete(simple)).targets) == []
     assert emulator.calls.named("delete") == []
     assert "m" in emulator.models
-    assert await notices(running, ingest.name) == ["The model was deleted from the catalog."]
+    assert await notices(simple, ingest.name) == ["The model was deleted from the catalog."]
 
 
 async def test_a_target_that_has_no_such_model_is_no_error(
-    running: RunningService, emulator: OllamaEmulator
+    simple: RunningService, emulator: OllamaEmulator
 ) -> None:
-    await push(running.ingests, ONE, "m")
+    await push(simple.ingests, ONE, "m")
     emulator.models.remove(emulator.models["m"].name)
-    answer = await delete(running, targets=["default"], all_targets=True)
+    answer = await delete(simple, targets=["default"], all_targets=True)
     assert [(one.target, one.removed) for one in answer.targets] == [("default", False)]
-    await assert_gone(running)
+    await assert_gone(simple)
 
 
 async def test_one_on_its_way_to_a_target_is_busy(running: RunningService, emulator: OllamaEmulator) -> None:
@@ -139,17 +146,17 @@ async def test_one_on_its_way_to_a_target_is_busy(running: RunningService, emula
 
 
 async def test_targets_that_are_not_there(
-    running: RunningService, start_service: StartService, database_url: str, emulator: OllamaEmulator
+    simple: RunningService, start_service: StartService, emulator: OllamaEmulator
 ) -> None:
-    await push(running.ingests, ONE, "m")
-    await refused(delete(running, targets=["default", "nowhere"]), "TARGET_UNKNOWN", "targets[1]")
-    await refused(delete(running, "none", targets=["nowhere"]), "TARGET_UNKNOWN", "targets[0]")
-    await refused(delete(running, "none"), "MODEL_NOT_FOUND")
-    await refused(delete(running, "?"), "NAME_INVALID", "name")
-    await refused(delete(running, targets=["default"] * 1025), "ARGUMENT_INVALID", "targets")
-    await running.service.stop(0.0)
+    await push(simple.ingests, ONE, "m")
+    await refused(delete(simple, targets=["default", "nowhere"]), "TARGET_UNKNOWN", "targets[1]")
+    await refused(delete(simple, "none", targets=["nowhere"]), "TARGET_UNKNOWN", "targets[0]")
+    await refused(delete(simple, "none"), "MODEL_NOT_FOUND")
+    await refused(delete(simple, "?"), "NAME_INVALID", "name")
+    await refused(delete(simple, targets=["default"] * 1025), "ARGUMENT_INVALID", "targets")
+    await simple.service.stop(0.0)
     # It was deployed where nobody can ask any more: not passed over in silence.
-    other = await start_service(f"new={emulator.url}", database_url=database_url)
+    other = await start_service(f"new={emulator.url}")
     refusal = await refused(delete(other, all_targets=True), "TARGET_UNKNOWN", "all_targets")
     assert "default" in refusal.message
     assert (await delete(other)).model.name == "models/m:latest"
@@ -215,27 +222,27 @@ async def test_bytes_that_others_share_stay(running: RunningService) -> None:
     assert blobs(running) == digests(ONE)
 
 
-async def test_a_damaged_blob_goes_with_its_model(running: RunningService) -> None:
-    await push(running.ingests, ONE, "m", store_only=True)
-    database = running.service.database
+async def test_a_damaged_blob_goes_with_its_model(simple: RunningService) -> None:
+    await push(simple.ingests, ONE, "m", store_only=True)
+    database = simple.service.database
     await database.transact(lambda tx: tx.blobs.mark_corrupt(digest(ONE)))
-    await delete(running)
-    assert blobs(running) == set()
+    await delete(simple)
+    assert blobs(simple) == set()
     assert await database.read(lambda tx: tx.blobs.known([digest(TWO)])) == set()
     assert await database.read(lambda tx: tx.blobs.some([digest(ONE)])) == {}
 
 
 async def test_one_accepted_before_and_stored_after_the_deletion_is_a_model_of_its_own(
-    running: RunningService, emulator: OllamaEmulator
+    simple: RunningService, emulator: OllamaEmulator
 ) -> None:
-    early = await running.ingests.CreateIngest(create_request(ONE, "m"))
-    await push(running.ingests, TWO, "m", store_only=True)
-    await delete(running)
-    await send(running.ingests, upload_messages(early.files[0].name, ONE))
-    ended = await done(running, early.name)
+    early = await simple.ingests.CreateIngest(create_request(ONE, "m"))
+    await push(simple.ingests, TWO, "m", store_only=True)
+    await delete(simple)
+    await send(simple.ingests, upload_messages(early.files[0].name, ONE))
+    ended = await done(simple, early.name)
     assert ended.deployments[0].state == READY
     assert "m" in emulator.models
-    assert list((await get_model(running)).earlier_digests) == []
+    assert list((await get_model(simple)).earlier_digests) == []
 
 
 async def test_a_sweep_takes_up_what_was_asked_for_in_spite_of_its_brake(
