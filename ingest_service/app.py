@@ -20,11 +20,20 @@ from ingest_service.database.migrate import SchemaTooNew, migrate
 from ingest_service.events import Hub, Watches
 from ingest_service.formats import FormatLimits
 from ingest_service.formats.gguf import GgufLimits
-from ingest_service.forwarding import CutThrough, ForwardingSettings, Target, TargetBoard, Worker
+from ingest_service.forwarding import (
+    CutThrough,
+    ForwardingSettings,
+    Target,
+    TargetBoard,
+    TargetRemoval,
+    Worker,
+)
+from ingest_service.ingests.deploying import Deploying
 from ingest_service.ingests.identity import WrongStore, check_identity
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.readiness import Readiness
 from ingest_service.ingests.recovery import Recovery
+from ingest_service.ingests.removal import Removal
 from ingest_service.ingests.service import Ingests
 from ingest_service.ingests.sweep import Sweeper, SweepReport, SweepSettings
 from ingest_service.ingests.uploads import Uploads
@@ -85,6 +94,9 @@ class Service:
         self.ingests = Ingests(
             self.database, self.store, self.vetting, self.limits, target_names, clock=now, new_id=new_id
         )
+        self.deploying = Deploying(
+            self.database, self.store, self.vetting, self.limits, target_names, clock=now, new_id=new_id
+        )
         self.uploads = Uploads(
             self.database,
             self.store,
@@ -103,6 +115,12 @@ class Service:
             for target in settings.targets
         ]
         self.board = TargetBoard(targets, clock=now)
+        self.removal = Removal(
+            self.database,
+            self.store,
+            TargetRemoval(self.database, targets, lease_seconds=settings.lease_seconds, new_id=new_id),
+            clock=now,
+        )
         self.beside: CutThrough | None = None
         if settings.cut_through:
             self.beside = CutThrough(
@@ -153,7 +171,7 @@ class Service:
                 version=distribution_version("model-ingest-service"),
                 clock=now,
             ),
-            CatalogServicer(self.ingests, self.board),
+            CatalogServicer(self.ingests, self.board, self.removal, self.deploying),
         )
         self.readiness = Readiness(
             self.database, self.store, self.rpc.set_serving, period_seconds=settings.readiness_seconds

@@ -17,7 +17,8 @@ _REFERRING = [str(FileState.PUBLISHING), str(FileState.STORED)]
 _ENDED = [str(IngestState.FAILED), str(IngestState.CANCELLED), str(IngestState.EXPIRED)]
 #: A file refers to the blob from the moment it is being published under that digest, and for as long as its
 #: ingest may still come to all its files. One that ended before it did never deploys anything: its bytes are
-#: kept for the grace period only, though the file's row goes on saying STORED.
+#: kept for the grace period only, though the file's row goes on saying STORED. Nor does one whose model was
+#: deleted: it is history.
 _REFERRED = (
     select(files.c.id)
     .join(ingests, ingests.c.id == files.c.ingest_id)
@@ -27,6 +28,7 @@ _REFERRED = (
             files.c.state == str(FileState.PUBLISHING),
             and_(
                 files.c.state == str(FileState.STORED),
+                ingests.c.deleted_at.is_(None),
                 or_(ingests.c.stored_at.is_not(None), ingests.c.state.not_in(_ENDED)),
             ),
         ),
@@ -95,17 +97,19 @@ class BlobQueries:
         query = select(blobs).where(or_(old, blobs.c.state == str(BlobState.DELETING)), not_(_REFERRED))
         return [blob_from_row(row) for row in (await self._statements.run(query)).mappings()]
 
-    async def mark_deleting(self, sha256: str) -> bool:
-        """LIVE -> DELETING if still no file refers to it; True if it is DELETING now.
+    async def mark_deleting(self, sha256: str, *, even_corrupt: bool = False) -> bool:
+        """LIVE -> DELETING if still no file refers to it; True if it is DELETING now. A CORRUPT one is
+        evidence, and stays unless somebody wants it gone.
 
         The row is locked first: a transaction that took a reference under `live`'s lock has then committed,
         and is seen by the second statement.
         """
         lock = select(blobs.c.sha256).where(blobs.c.sha256 == sha256).with_for_update()
         await self._statements.run(lock)
+        kept = [] if even_corrupt else [str(BlobState.CORRUPT)]
         statement = (
             update(blobs)
-            .where(blobs.c.sha256 == sha256, blobs.c.state != str(BlobState.CORRUPT), not_(_REFERRED))
+            .where(blobs.c.sha256 == sha256, blobs.c.state.not_in(kept), not_(_REFERRED))
             .values(state=str(BlobState.DELETING))
         )
         return (await self._statements.run(statement)).rowcount == 1

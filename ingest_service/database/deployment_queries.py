@@ -100,6 +100,7 @@ class DeploymentQueries:
             .join(ingests, ingests.c.id == deployments.c.ingest_id)
             .where(
                 ingests.c.state.in_(_FORWARDED),
+                ingests.c.deleted_at.is_(None),
                 deployments.c.state.in_(_MOVING),
                 deployments.c.target.in_(targets),
                 deployments.c.target.not_in(busy_targets),

@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, ScalarSelect, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, and_, func, insert, literal, select, update
 from sqlalchemy import RowMapping as Row
 
 from ingest_service.database.deployment_queries import DeploymentQueries
 from ingest_service.database.event_queries import EventQueries
 from ingest_service.database.file_queries import FileQueries
 from ingest_service.database.rows import changed, ingest_from_rows, ingest_values
-from ingest_service.database.statements import Statements
+from ingest_service.database.statements import Statements, batches
 from ingest_service.database.tables import deployments, ingests
 from ingest_service.database.types import UtcMicros
 from ingest_service.vocabulary.records import Ingest, NewEvent
 from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, INGEST_STORED, DeploymentState, IngestState
 
 _MOVING = [str(state) for state in DEPLOYMENT_MOVING]
+#: The catalog counts an ingest from the moment all its bytes are stored until its model is deleted.
+IN_CATALOG = and_(ingests.c.stored_at.is_not(None), ingests.c.deleted_at.is_(None))
 
 
 def _number_of(ingest_id: str) -> ScalarSelect[int]:
@@ -57,6 +59,17 @@ class IngestQueries:
     async def by_request_id(self, request_id: str) -> Ingest | None:
         """The ingest that was made with this request_id, locked like `lock` does."""
         return await self._one(ingests.c.request_id == request_id, lock=True)
+
+    async def lock_in_catalog(self, canonical_model: str) -> list[Ingest]:
+        """Every ingest of the name that the catalog knows, locked as by `lock`, the newest first."""
+        query = (
+            select(ingests)
+            .where(ingests.c.canonical_model == canonical_model, IN_CATALOG)
+            .order_by(ingests.c.number.desc())
+            .with_for_update()
+        )
+        rows = (await self._statements.run(query)).mappings().all()
+        return [one for some in batches(rows) for one in await self.with_parts(some, lock=True)]
 
     async def page(
         self,

@@ -9,16 +9,18 @@ from sqlalchemy import RowMapping as Row
 from sqlalchemy import Select, func, select
 
 from ingest_service.database.blob_queries import BlobQueries
-from ingest_service.database.ingest_queries import IngestQueries
+from ingest_service.database.ingest_queries import IN_CATALOG, IngestQueries
+from ingest_service.database.rows import deployment_from_row
 from ingest_service.database.statements import Statements
-from ingest_service.database.tables import files, ingests
-from ingest_service.vocabulary.records import Model
+from ingest_service.database.tables import deployments, files, ingests
+from ingest_service.vocabulary.records import Deployment, Model
+from ingest_service.vocabulary.states import DEPLOYMENT_MOVING
 
 _EARLIER_DIGESTS = 20
 
 
 class ModelQueries:
-    """Reads models. An ingest counts once all its bytes are stored (`stored_at` is set)."""
+    """Reads models. An ingest counts once all its bytes are stored, until its model is deleted."""
 
     def __init__(
         self, statements: Statements, ingest_queries: IngestQueries, blob_queries: BlobQueries
@@ -45,22 +47,38 @@ class ModelQueries:
 
     async def count(self) -> int:
         """How many models the catalog lists."""
-        query = select(func.count(func.distinct(ingests.c.canonical_model))).where(
-            ingests.c.stored_at.is_not(None)
-        )
+        query = select(func.count(func.distinct(ingests.c.canonical_model))).where(IN_CATALOG)
         return int((await self._statements.run(query)).scalar_one())
+
+    async def ingest_ids(self, canonical_model: str) -> list[str]:
+        """Every ingest that makes up the model, the newest first."""
+        query = select(ingests.c.id).where(ingests.c.canonical_model == canonical_model, IN_CATALOG)
+        return list((await self._statements.run(query.order_by(ingests.c.number.desc()))).scalars())
+
+    async def moving(self, canonical_model: str) -> Deployment | None:
+        """A deployment of the model that can still move, if there is one."""
+        query = (
+            select(deployments)
+            .join(ingests, ingests.c.id == deployments.c.ingest_id)
+            .where(
+                ingests.c.canonical_model == canonical_model,
+                IN_CATALOG,
+                deployments.c.state.in_([str(state) for state in DEPLOYMENT_MOVING]),
+            )
+            .order_by(ingests.c.number.desc(), deployments.c.position)
+            .limit(1)
+        )
+        row = (await self._statements.run(query)).mappings().one_or_none()
+        return None if row is None else deployment_from_row(row)
 
     @staticmethod
     def _newest() -> Select[Any]:
-        newest = (
-            select(func.max(ingests.c.number))
-            .where(ingests.c.stored_at.is_not(None))
-            .group_by(ingests.c.canonical_model)
-        )
+        newest = select(func.max(ingests.c.number)).where(IN_CATALOG).group_by(ingests.c.canonical_model)
         return select(ingests).where(ingests.c.number.in_(newest))
 
     async def _models(self, query: Select[Any]) -> list[Model]:
         rows = (await self._statements.run(query)).mappings().all()
+        words = await self._newest_words([row["canonical_model"] for row in rows])
         models = []
         for row, ingest in zip(rows, await self._ingests.with_parts(rows), strict=True):
             digests = [file.sha256 for file in ingest.files if file.sha256]
@@ -71,9 +89,32 @@ class ModelQueries:
                     stored_at=row["stored_at"],
                     earlier_digests=await self._earlier(row, digests),
                     blobs=await self._blobs.some(digests),
+                    deployments=tuple(words[ingest.canonical_model]),
                 )
             )
         return models
+
+    async def _newest_words(self, canonical_models: Sequence[str]) -> dict[str, list[Deployment]]:
+        """Of each model: for every target the deployment of the ingest that was accepted last."""
+        age = func.row_number().over(
+            partition_by=(ingests.c.canonical_model, deployments.c.target), order_by=ingests.c.number.desc()
+        )
+        ranked = (
+            select(deployments.c.id, ingests.c.canonical_model, age.label("age"))
+            .join(ingests, ingests.c.id == deployments.c.ingest_id)
+            .where(ingests.c.canonical_model.in_(canonical_models), IN_CATALOG)
+            .subquery()
+        )
+        query = (
+            select(deployments, ranked.c.canonical_model)
+            .join(ranked, ranked.c.id == deployments.c.id)
+            .where(ranked.c.age == 1)
+            .order_by(deployments.c.position, deployments.c.target)
+        )
+        found: dict[str, list[Deployment]] = {name: [] for name in canonical_models}
+        for row in (await self._statements.run(query)).mappings():
+            found[row["canonical_model"]].append(deployment_from_row(row))
+        return found
 
     async def _earlier(self, newest: Row, digests: Sequence[str]) -> tuple[str, ...]:
         query = (
@@ -81,7 +122,7 @@ class ModelQueries:
             .join(ingests, ingests.c.id == files.c.ingest_id)
             .where(
                 ingests.c.canonical_model == newest["canonical_model"],
-                ingests.c.stored_at.is_not(None),
+                IN_CATALOG,
                 ingests.c.number < newest["number"],
                 files.c.sha256.is_not(None),
             )

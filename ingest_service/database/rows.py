@@ -76,6 +76,7 @@ def ingest_from_rows(row: Row, files: Sequence[File], deployments: Sequence[Depl
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         failure=failure_from_json(row["failure"]),
+        deleted_at=row["deleted_at"],
     )
 
 
@@ -160,6 +161,7 @@ def ingest_values(ingest: Ingest) -> dict[str, Any]:
         "failure": failure_to_json(ingest.failure),
         "created_at": ingest.created_at,
         "updated_at": ingest.updated_at,
+        "deleted_at": ingest.deleted_at,
     }
 
 

@@ -53,7 +53,8 @@ class Attempt:
         self._lease = lease
         self._clock = clock
         self._moves = DeploymentMoves(database, lease, clock)
-        self._turn = TargetTurn(database, lease, settings.lease_seconds)
+        owner = f"{lease.deployment_id}/{lease.fencing}"
+        self._turn = TargetTurn(database, lease.target, owner, settings.lease_seconds)
         client = OllamaClient(target)
         push = BlobPush(client, store, vetting, self._moves, target, beside=beside)
         self._driver = Driver(client, push, self._moves, self._turn, breaker)

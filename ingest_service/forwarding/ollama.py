@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 #: A wait for one packet, and for the whole answer: one that drips must not hold a deployment for ever.
 _QUICK: Mapping[str, Any] = {"timeout": httpx.Timeout(10.0), "within_seconds": 30.0}
 _SHOW: Mapping[str, Any] = {"timeout": httpx.Timeout(30.0, connect=10.0), "within_seconds": 90.0}
+#: Unlinking tens of gigabytes takes a moment; whoever asked waits for the answer.
+_DELETE: Mapping[str, Any] = {"timeout": httpx.Timeout(15.0, connect=5.0), "within_seconds": 15.0}
 #: The server hashes what it got before it answers: the wait after the last byte may be long.
 _PUSH = httpx.Timeout(60.0, connect=10.0, read=300.0)
 _CREATE = httpx.Timeout(60.0, connect=10.0, read=None)
@@ -157,6 +159,18 @@ class OllamaClient:
             if isinstance(entry, dict) and text_of(entry.get("name")).lower() == canonical_model:
                 return clean(text_of(entry.get("digest")), 80)
         return ""
+
+    async def delete(self, model: str) -> bool:
+        """Removes the model; False if there was none. After an error it may be gone: ask again."""
+        async with self._request("DELETE", "/api/delete", json={"model": model}, **_DELETE) as response:
+            if response.status_code == 200:
+                return True
+            if response.status_code == 404:
+                words, said_by_ollama = await read_error(response)
+                if said_by_ollama:
+                    return False
+                raise Refused(words)
+            raise await error_of(response)
 
     async def create(
         self, body: Mapping[str, Any], on_line: Callable[[CreateLine], None], silence_seconds: float

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from ingest_service.blobs import Vetting
 from ingest_service.database import Conflict, Database, Transaction
-from ingest_service.formats import RULES_VERSION, format_for
+from ingest_service.ingests.accepting import Accepting, fits, same_request
 from ingest_service.ingests.admission import Admission
-from ingest_service.ingests.agreement import check_file, check_together
+from ingest_service.ingests.agreement import check_file
 from ingest_service.ingests.limits import Limits
-from ingest_service.ingests.names import ModelName, parse_model_name
-from ingest_service.ingests.order import supersede_older
+from ingest_service.ingests.names import parse_model_name
 from ingest_service.ingests.requests import (
     NewFile,
     NewIngest,
@@ -29,11 +28,10 @@ from ingest_service.vocabulary.errors import (
     FormatInvalid,
     IngestNotFound,
     ModelNotFound,
-    RequestIdReused,
     StorageFailed,
 )
-from ingest_service.vocabulary.records import Blob, Deployment, File, Ingest, Inspection, Model
-from ingest_service.vocabulary.states import DeploymentState, FileState, IngestState
+from ingest_service.vocabulary.records import Ingest, Model
+from ingest_service.vocabulary.states import FileState, IngestState
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +57,7 @@ class Ingests:
         self._targets = tuple(targets)
         self._admission = Admission(store, limits, clock=clock)
         self._clock = clock
-        self._new_id = new_id
+        self._accepting = Accepting(targets, clock=clock, new_id=new_id)
         self._cancel_listeners: list[Callable[[Ingest], None]] = []
 
     def on_cancel(self, listener: Callable[[Ingest], None]) -> None:
@@ -86,27 +84,18 @@ class Ingests:
         async def work(tx: Transaction) -> Ingest:
             raced = await tx.ingests.by_request_id(request.request_id) if request.request_id else None
             if raced is not None:
-                return self._same(raced, request)
+                return same_request(raced, request.fingerprint())
             stored = {
                 file.file_name: blob
                 for file in request.files
                 if file.sha256 in usable_digests
                 and (blob := await tx.blobs.live(file.sha256)) is not None
-                and _fits(blob, file)
+                and fits(blob, file)
             }
             missing = sum(file.size_bytes for file in request.files if file.file_name not in stored)
             if missing:
                 await self._admission.check(tx, missing, usable)
-            now = self._clock()
-            change = Change.of_new(self._new_ingest(request, name, stored, now), now)
-            if len(stored) == len(request.files):
-                check_together([(file, stored[file.file_name].facts or {}) for file in request.files])
-            for file in change.after.files:
-                if blob := stored.get(file.file_name):
-                    change.inspected(file.id, _inspection(blob))
-            made = await tx.ingests.insert(change.after, change.events)
-            await supersede_older(tx, change)
-            return made
+            return await self._accepting.insert(tx, request, name, stored, request.fingerprint())
 
         try:
             ingest = await self._database.transact(work)
@@ -164,6 +153,8 @@ class Ingests:
             before = await tx.ingests.lock(ingest_id)
             if before is None:
                 raise IngestNotFound
+            if before.deleted_at is not None:
+                raise BytesMissing("The model of this ingest was deleted: push it again.")
             if any(file.state is not FileState.STORED for file in before.files):
                 raise BytesMissing
             check_known_targets(targets, [deployment.target for deployment in before.deployments])
@@ -198,7 +189,7 @@ class Ingests:
         if not request.request_id:
             return None
         former = await self._database.transact(lambda tx: tx.ingests.by_request_id(request.request_id))
-        return None if former is None else self._same(former, request)
+        return None if former is None else same_request(former, request.fingerprint())
 
     async def _is_usable(self, file: NewFile, field: str) -> bool:
         """Before bytes are counted as stored: they are there, and what today's rules accept as this file."""
@@ -215,66 +206,3 @@ class Ingests:
             # Its bytes are to be sent again.
             _log.warning("a stored blob cannot be read", extra={"sha256": file.sha256})
             return False
-
-    @staticmethod
-    def _same(former: Ingest, request: NewIngest) -> Ingest:
-        if former.request_fingerprint != request.fingerprint():
-            raise RequestIdReused(field="request_id")
-        return former
-
-    def _new_ingest(
-        self, request: NewIngest, name: ModelName, stored: Collection[str], now: datetime
-    ) -> Ingest:
-        ingest_id = self._new_id()
-        wanted = () if request.store_only else request.targets or self._targets
-        return Ingest(
-            id=ingest_id,
-            model=name.display,
-            canonical_model=name.canonical,
-            state=IngestState.UPLOADING,
-            files=tuple(
-                self._new_file(ingest_id, file, file.file_name in stored, now) for file in request.files
-            ),
-            deployments=tuple(
-                Deployment(
-                    id=self._new_id(), ingest_id=ingest_id, target=target, state=DeploymentState.PENDING
-                )
-                for target in self._targets
-                if target in wanted
-            ),
-            options=request.options,
-            request_id=request.request_id or None,
-            request_fingerprint=request.fingerprint() if request.request_id else None,
-            last_sequence=0,
-            created_at=now,
-            updated_at=now,
-        )
-
-    def _new_file(self, ingest_id: str, file: NewFile, is_stored: bool, now: datetime) -> File:
-        return File(
-            id=self._new_id(),
-            ingest_id=ingest_id,
-            file_name=file.file_name,
-            role=file.role,
-            state=FileState.STORED if is_stored else FileState.PENDING,
-            size_bytes=file.size_bytes,
-            committed_size=file.size_bytes if is_stored else 0,
-            declared_sha256=file.sha256 or None,
-            sha256=file.sha256 if is_stored else None,
-            deduplicated=is_stored,
-            writer_epoch=0,
-            progress_at=now,
-        )
-
-
-def _fits(blob: Blob, file: NewFile) -> bool:
-    """The stored bytes are what the file's name says they are: others are to be sent, and then refused."""
-    return (
-        blob.size_bytes == file.size_bytes
-        and blob.format == format_for(file.file_name)
-        and blob.rules_version >= RULES_VERSION
-    )
-
-
-def _inspection(blob: Blob) -> Inspection:
-    return Inspection(blob.format, blob.rules_version, blob.facts or {})

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from ingest_service.database import Conflict, Database, Transaction
+from ingest_service.ingests.blob_removal import remove_deleting
 from ingest_service.ingests.recovery import Recovery
 from ingest_service.lifecycle import Change
 from ingest_service.storage import BlobStore
 from ingest_service.vocabulary.errors import IngestError, WriterBusy
 from ingest_service.vocabulary.records import Blob, File
-from ingest_service.vocabulary.states import FILE_OPEN
+from ingest_service.vocabulary.states import FILE_OPEN, BlobState
 
 _log = logging.getLogger(__name__)
 _LEASE = "sweep"
@@ -163,15 +164,18 @@ class Sweeper:
         before = self._clock() - timedelta(seconds=self._settings.blob_grace_seconds)
         unwanted = await self._database.read(lambda tx: tx.blobs.unreferenced(before))
         _, live_bytes = await self._database.read(lambda tx: tx.blobs.totals())
-        wanted_gone = sum(blob.size_bytes for blob in unwanted)
+        # What is DELETING was asked for, by DeleteModel or by a sweep that the brake let through.
+        asked_for = [blob for blob in unwanted if blob.state is BlobState.DELETING]
+        found = [blob for blob in unwanted if blob.state is not BlobState.DELETING]
+        wanted_gone = sum(blob.size_bytes for blob in found)
         if wanted_gone > live_bytes * _BRAKE and not beyond_brake:
             report.stopped = (
-                f"{len(unwanted)} blobs of {wanted_gone} bytes, more than a tenth of the store's"
+                f"{len(found)} blobs of {wanted_gone} bytes, more than a tenth of the store's"
                 f" {live_bytes}, have no reference: look at it, then run `sweep --beyond-brake`"
             )
             _log.error("the sweep's brake stopped it", extra={"detail": report.stopped})
-            return
-        for blob in unwanted:
+            found = []
+        for blob in (*asked_for, *found):
             # A sweep may take longer than its lease: it goes on only while nobody else has begun one.
             if not dry_run and not await self._lease():
                 return
@@ -183,16 +187,4 @@ class Sweeper:
     async def _remove_blob(self, blob: Blob) -> bool:
         if not await self._database.transact(lambda tx: tx.blobs.mark_deleting(blob.sha256)):
             return False
-        # A publisher that wrote its PUBLISHING row meanwhile waits for the digest's lock, or has made the row
-        # a reference: the question is asked again while the lock is ours.
-        try:
-            removed = await self._store.remove_blob(
-                blob.sha256, lambda: self._database.read(lambda tx: tx.blobs.is_unwanted(blob.sha256))
-            )
-        except WriterBusy:
-            # It stays DELETING; the next sweep goes on with it.
-            return False
-        if removed:
-            await self._database.transact(lambda tx: tx.blobs.remove_deleting(blob.sha256))
-            _log.info("removed a blob that nobody refers to", extra={"sha256": blob.sha256})
-        return removed
+        return await remove_deleting(self._database, self._store, blob.sha256)

@@ -163,6 +163,11 @@ class Change:
         self.after = replace(self.after, state=IngestState.EXPIRED, failure=_EXPIRED)
         self.events.append(bodies.ingest_state(self.after))
 
+    def delete(self, words: str) -> None:
+        """The catalog forgets the ingest, which is done; its state says what became of it before."""
+        self.after = replace(self.after, deleted_at=self.now)
+        self.notice(words)
+
     def _put_file(self, file_id: str, state: FileState, **values: Any) -> File:
         old = next(file for file in self.after.files if file.id == file_id)
         new = replace(old, state=state, **values)

@@ -10,11 +10,14 @@ from model_ingest.v1 import resources_pb2
 from model_ingest.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 
 from ingest_service.forwarding import TargetBoard
+from ingest_service.ingests.deploying import Deploying, DeployRequest
+from ingest_service.ingests.removal import Removal
 from ingest_service.ingests.service import Ingests
-from ingest_service.rpc.convert import model_message, target_message
+from ingest_service.rpc.convert import deleted_message, ingest_message, model_message, target_message
 from ingest_service.rpc.names import MODEL_PAGES, page_limit, parse_model_resource, parse_name_prefix
 from ingest_service.rpc.not_served import NotServedYet
 from ingest_service.rpc.pages import page_that_fits
+from ingest_service.rpc.parse import target_names
 
 
 def _not_served() -> Iterable[pb.VerifyModelResponse]:
@@ -24,9 +27,11 @@ def _not_served() -> Iterable[pb.VerifyModelResponse]:
 class CatalogServicer(CatalogServiceServicer):
     """Errors are raised as they are; the interceptor maps them (NotServedYet to UNIMPLEMENTED)."""
 
-    def __init__(self, ingests: Ingests, board: TargetBoard) -> None:
+    def __init__(self, ingests: Ingests, board: TargetBoard, removal: Removal, deploying: Deploying) -> None:
         self._ingests = ingests
         self._board = board
+        self._removal = removal
+        self._deploying = deploying
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         prefix, after = parse_name_prefix(request.name_prefix), MODEL_PAGES.read(request.page_token)
@@ -49,10 +54,18 @@ class CatalogServicer(CatalogServiceServicer):
             yield response
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Any) -> pb.DeleteModelResponse:
-        raise NotServedYet
+        deleted = await self._removal.delete(
+            parse_model_resource(request.name),
+            target_names(request.targets),
+            all_targets=request.all_targets,
+        )
+        return deleted_message(deleted)
 
     async def DeployModel(self, request: pb.DeployModelRequest, context: Any) -> resources_pb2.Ingest:
-        raise NotServedYet
+        wanted = DeployRequest(
+            parse_model_resource(request.name), target_names(request.targets), request.request_id
+        )
+        return ingest_message(await self._deploying.deploy(wanted))
 
     async def ImportFile(self, request: pb.ImportFileRequest, context: Any) -> resources_pb2.Ingest:
         raise NotServedYet

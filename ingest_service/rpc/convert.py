@@ -10,11 +10,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
-from model_ingest.v1 import errors_pb2, ingest_service_pb2, resources_pb2
+from model_ingest.v1 import catalog_service_pb2, errors_pb2, ingest_service_pb2, resources_pb2
 
 from ingest_service.events import Heartbeat, WatchItem
 from ingest_service.forwarding import TargetStatus
 from ingest_service.ingests.model_facts import facts_of
+from ingest_service.ingests.removal import Deleted
 from ingest_service.lifecycle import bodies
 from ingest_service.rpc.names import file_name, ingest_name
 from ingest_service.vocabulary.records import Blob, Deployment, Event, Failure, File, Ingest, Model
@@ -111,12 +112,21 @@ def model_message(model: Model) -> resources_pb2.Model:
         display_name=model.newest.model,
         ingest=ingest_name(model.newest.id),
         files=files,
-        deployments=[deployment_message(deployment) for deployment in model.newest.deployments],
+        deployments=[deployment_message(deployment) for deployment in model.deployments],
         earlier_digests=model.earlier_digests,
         size_bytes=sum(file.size_bytes for file in model.newest.files),
         store_time=timestamp(model.stored_at),
         facts=_struct(facts_of(model)),
     )
+
+
+def deleted_message(deleted: Deleted) -> catalog_service_pb2.DeleteModelResponse:
+    """What DeleteModel did."""
+    removals = [
+        catalog_service_pb2.DeleteModelResponse.TargetRemoval(target=name, removed=had_it)
+        for name, had_it in deleted.removed.items()
+    ]
+    return catalog_service_pb2.DeleteModelResponse(model=model_message(deleted.model), targets=removals)
 
 
 def _of_blob(blob: Blob | None) -> dict[str, Any]:

@@ -22,18 +22,24 @@ def new_ingest(request: ingest_service_pb2.CreateIngestRequest) -> NewIngest:
     """What the client asks for; the domain judges it. Raises OptionUnsupported, ArgumentInvalid."""
     if len(request.files) > _MAX_FILES:
         raise OptionUnsupported(f"An ingest has at most {_MAX_FILES} files.", field="files")
-    if len(request.targets) > _MAX_TARGETS:
-        raise ArgumentInvalid(f"An ingest has at most {_MAX_TARGETS} targets.", field="targets")
+    targets = target_names(request.targets)
     if request.options.ByteSize() > MAX_OPTIONS_BYTES:
         raise OptionUnsupported(f"Options have at most {MAX_OPTIONS_BYTES} bytes.", field="options")
     return NewIngest(
         model=request.model,
         files=tuple(_new_file(file, index) for index, file in enumerate(request.files)),
         options=_options(request.options),
-        targets=tuple(request.targets),
+        targets=targets,
         store_only=request.store_only,
         request_id=request.request_id,
     )
+
+
+def target_names(targets: Sequence[str]) -> tuple[str, ...]:
+    """The names. Raises ArgumentInvalid for more than there can be."""
+    if len(targets) > _MAX_TARGETS:
+        raise ArgumentInvalid(f"A request has at most {_MAX_TARGETS} targets.", field="targets")
+    return tuple(targets)
 
 
 def ingest_states(states: Sequence[resources_pb2.Ingest.State.ValueType]) -> list[IngestState]:

@@ -9,7 +9,7 @@ IngestError
 ├── WriterSuperseded, WriterBusy, UploadClosed, UploadStalled, BytesMissing, ModelBusy
 ├── StorageFull, TooManyUploads, TooManyWatches
 ├── IngestNotFound, FileNotFound, ModelNotFound, UploadExpired, SequenceExpired
-├── Draining (WatchRenewal), BackendDown
+├── Draining (WatchRenewal), BackendDown, TargetUnreachable
 └── BlobCorrupt, StorageFailed
 
 Each class has its reason and, as its docstring, what it says when nothing better is given. `metadata`
@@ -251,6 +251,13 @@ class BackendDown(IngestError):
 
     reason = Reason.BACKEND_DOWN
     retry_after_seconds = 2.0
+
+
+class TargetUnreachable(IngestError):
+    """A target could not do what it was asked; ask again."""
+
+    reason = Reason.TARGET_UNREACHABLE
+    retry_after_seconds = 5.0
 
 
 class BlobCorrupt(IngestError):

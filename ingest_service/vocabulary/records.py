@@ -99,6 +99,8 @@ class Ingest:
     created_at: datetime
     updated_at: datetime
     failure: Failure | None = None
+    #: When the catalog was told to forget it: it is history, and its files may be gone.
+    deleted_at: datetime | None = None
 
     @property
     def done(self) -> bool:
@@ -167,3 +169,5 @@ class Model:
     earlier_digests: tuple[str, ...]
     #: The blobs of its files, by digest.
     blobs: Mapping[str, Blob]
+    #: The newest word about each target, over all ingests of the name that the catalog knows.
+    deployments: tuple[Deployment, ...]

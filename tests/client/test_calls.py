@@ -62,7 +62,7 @@ async def test_the_thin_ones(script: Script, client: AsyncClient):
     assert (await client.get_model("M")).name == "models/m:latest"
     assert script.seen("GetModel")[0].name == "models/M"
     script.answers("DeleteModel", DeleteModelResponse(model=Model(name="models/m")))
-    assert (await client.delete_model("m", all_targets=True)).name == "models/m"
+    assert (await client.delete_model("m", all_targets=True)).model.name == "models/m"
     script.answers("DeployModel", ingest())
     await client.deploy("m", targets=["a"])
     assert script.seen("DeployModel")[0].request_id

@@ -91,7 +91,6 @@ def test_each_error_has_its_own_reason_and_says_something() -> None:
         assert message
         assert message.isprintable()
     in_failures_only = {
-        Reason.TARGET_UNREACHABLE,
         Reason.TARGET_REFUSED,
         Reason.TARGET_BLOB_CORRUPT,
         Reason.UPLOAD_INTERRUPTED,

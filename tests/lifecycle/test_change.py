@@ -34,7 +34,7 @@ ALL = [
 
 
 def _moves(one: Ingest) -> list[Callable[[Change], object]]:
-    """Every move: each file and each deployment to each state, a status, a notice, a cancel."""
+    """Every move: each file and each deployment to each state, a status, a notice, a cancel, a deletion."""
     files = [
         lambda change, part=part, state=state: change.file(part.id, state)
         for part in one.files
@@ -56,6 +56,7 @@ def _moves(one: Ingest) -> list[Callable[[Change], object]]:
         lambda change: change.cancel(),
         lambda change: change.expire(),
         lambda change: change.notice("n"),
+        lambda change: change.delete("n"),
     ]
 
 
@@ -251,3 +252,11 @@ def test_a_file_that_fails_closes_those_beside_it_and_is_named_as_the_cause() ->
     assert change.after.state is IngestState.FAILED
     assert change.after.failure == failure
     assert change.after.deployments[0].state is DeploymentState.CANCELLED
+
+
+def test_a_deletion_changes_no_state_in_any_state() -> None:
+    for one in ALL:
+        change = Change(one, later(1))
+        change.delete("gone")
+        assert change.after == replace(one, deleted_at=later(1))
+        assert change.events == [bodies.notice("gone")]

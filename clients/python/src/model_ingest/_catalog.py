@@ -16,6 +16,7 @@ from model_ingest._names import model_name
 from model_ingest._watchdog import Watchdog, cancelled_from_outside
 from model_ingest.v1.catalog_service_pb2 import (
     DeleteModelRequest,
+    DeleteModelResponse,
     DeployModelRequest,
     GetModelRequest,
     ImportFileRequest,
@@ -54,11 +55,14 @@ class CatalogCalls(ABC):
 
     async def delete_model(
         self, model: str, *, targets: Sequence[str] = (), all_targets: bool = False
-    ) -> Model:
-        """Removes a model from the catalog and, if asked, from targets; the model as it was."""
+    ) -> DeleteModelResponse:
+        """Removes a model from the catalog and, if asked, from targets, which are asked first.
+
+        Answers the model as it was, and of each target whether it had it. TARGET_UNREACHABLE: nothing was
+        removed from the catalog; the same call may be made again.
+        """
         request = DeleteModelRequest(name=model_name(model), targets=targets, all_targets=all_targets)
-        answer = await self._connection.unary(self._connection.catalog.DeleteModel, request)
-        return answer.model
+        return await self._connection.unary(self._connection.catalog.DeleteModel, request)
 
     async def deploy(
         self, model: str, *, targets: Sequence[str] = (), request_id: str | None = None

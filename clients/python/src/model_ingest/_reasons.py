@@ -87,7 +87,7 @@ REASONS: dict[str, Rule] = {
     ),
     "TARGET_UNREACHABLE": Rule(
         TargetError,
-        "the model is stored; when the target is up `model-ingest retry`, or push with --declare-digest",
+        "the model is stored; when the target is up `model-ingest retry`, or `model-ingest deploy`",
     ),
     "TARGET_REFUSED": Rule(
         TargetError,

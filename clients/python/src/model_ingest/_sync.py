@@ -13,7 +13,7 @@ from model_ingest._connection import DEFAULT_SERVER
 from model_ingest._limits import Limits
 from model_ingest._loop_thread import LoopThread
 from model_ingest._updates import OnUpdate
-from model_ingest.v1.catalog_service_pb2 import VerifyModelResponse
+from model_ingest.v1.catalog_service_pb2 import DeleteModelResponse, VerifyModelResponse
 from model_ingest.v1.ingest_service_pb2 import Capabilities, FileSpec, WatchIngestResponse
 from model_ingest.v1.resources_pb2 import CreateOptions, File, Ingest, Model, Target
 
@@ -155,7 +155,9 @@ class Client:
         """See AsyncClient.get_model."""
         return self._run(self._async.get_model(model))
 
-    def delete_model(self, model: str, *, targets: Sequence[str] = (), all_targets: bool = False) -> Model:
+    def delete_model(
+        self, model: str, *, targets: Sequence[str] = (), all_targets: bool = False
+    ) -> DeleteModelResponse:
         """See AsyncClient.delete_model."""
         return self._run(self._async.delete_model(model, targets=targets, all_targets=all_targets))
 

@@ -6,12 +6,13 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import Message
 
 from model_ingest._clean import printable
 from model_ingest._client import AsyncClient
+from model_ingest._errors import IngestError
 from model_ingest._status import from_ingest
 from model_ingest._updates import Accepted, Moved, OnUpdate, Update
 from model_ingest.cli import _tables
@@ -133,8 +134,19 @@ async def verify(client: AsyncClient, options: argparse.Namespace, session: Sess
 
 async def remove(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
     """Removes a model."""
-    model = await client.delete_model(options.model, targets=options.target, all_targets=options.all_targets)
-    return _print(options, model, [printable(f"removed {model.display_name or options.model}")])
+    try:
+        answer = await client.delete_model(
+            options.model, targets=options.target, all_targets=options.all_targets
+        )
+    except IngestError as error:
+        raise _removal_failed(error) from None
+    if options.json:
+        emit("removed", **jsonable(answer))
+        return 0
+    for one in answer.targets:
+        _say([printable(f"target {one.target}: {'removed' if one.removed else 'had no such model'}")])
+    _say([printable(f"removed {answer.model.display_name or options.model}")])
+    return 0
 
 
 async def targets(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
@@ -156,6 +168,20 @@ COMMANDS: dict[str, Command] = {
     "rm": remove,
     "targets": targets,
 }
+
+
+def _removal_failed(error: IngestError) -> IngestError:
+    """The same error; what to do next is another thing here than after a push."""
+    name = error.metadata.get("ingest", "")
+    advice = {
+        "MODEL_BUSY": f"`model-ingest watch {name}` until it has ended, or `model-ingest cancel {name}`;"
+        " then run this again",
+        "TARGET_UNREACHABLE": "run the same command again once the target answers, or leave the target out",
+        "TARGET_UNKNOWN": "`model-ingest targets` lists them",
+    }
+    if error.reason in advice and (name or error.reason != "MODEL_BUSY"):
+        error.facts = replace(error.facts, diagnostics=advice[error.reason])
+    return error
 
 
 async def _started(client: AsyncClient, ingest: Ingest, options: argparse.Namespace, session: Session) -> int:

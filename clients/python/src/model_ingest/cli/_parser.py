@@ -83,12 +83,12 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_model(add("verify", "read the stored bytes again and ask the targets (not served yet)"))
 
-    deploy = add("deploy", "bring a stored model to more targets (not served yet)")
+    deploy = add("deploy", "bring a stored model to more targets, and follow it until it runs")
     _add_model(deploy)
     _add_targets(deploy, "to this target (none given: to all)")
     _add_detach(deploy)
 
-    remove = add("rm", "remove a model from the catalog (not served yet)")
+    remove = add("rm", "remove a model from the catalog, and from targets if asked")
     _add_model(remove)
     _add_targets(remove, "from this target as well")
     remove.add_argument("--all-targets", action="store_true", help="from every target it was deployed to")

@@ -124,6 +124,9 @@ class CatalogServiceServicer:
         Errors: NOT_FOUND with MODEL_NOT_FOUND; FAILED_PRECONDITION with MODEL_BUSY (wait for the
         deployment, or cancel it); INVALID_ARGUMENT with TARGET_UNKNOWN; UNAVAILABLE with
         TARGET_UNREACHABLE and RetryInfo (nothing was removed from the catalog; call again).
+
+        The ingests of the name stay as history: GetIngest and WatchIngest answer them, RetryIngest
+        refuses them with BYTES_MISSING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,8 +136,10 @@ class CatalogServiceServicer:
         """Brings a stored model to more targets: a new ingest with no bytes to send, with the options of
         the newest stored one.
 
-        Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN,
-        REQUEST_ID_REUSED; DATA_LOSS with BLOB_CORRUPT (push the same file again).
+        Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with NAME_INVALID, TARGET_UNKNOWN,
+        REQUEST_ID_REUSED, OPTION_UNSUPPORTED (the service no longer takes an option or format that
+        the model needs), FORMAT_INVALID (the rules of today refuse the stored file); DATA_LOSS with
+        BLOB_CORRUPT (push the same file again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

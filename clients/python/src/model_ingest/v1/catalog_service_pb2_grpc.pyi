@@ -66,13 +66,18 @@ class CatalogServiceStub:
     Errors: NOT_FOUND with MODEL_NOT_FOUND; FAILED_PRECONDITION with MODEL_BUSY (wait for the
     deployment, or cancel it); INVALID_ARGUMENT with TARGET_UNKNOWN; UNAVAILABLE with
     TARGET_UNREACHABLE and RetryInfo (nothing was removed from the catalog; call again).
+
+    The ingests of the name stay as history: GetIngest and WatchIngest answer them, RetryIngest
+    refuses them with BYTES_MISSING.
     """
     DeployModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeployModelRequest, _resources_pb2.Ingest]
     """Brings a stored model to more targets: a new ingest with no bytes to send, with the options of
     the newest stored one.
 
-    Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN,
-    REQUEST_ID_REUSED; DATA_LOSS with BLOB_CORRUPT (push the same file again).
+    Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with NAME_INVALID, TARGET_UNKNOWN,
+    REQUEST_ID_REUSED, OPTION_UNSUPPORTED (the service no longer takes an option or format that
+    the model needs), FORMAT_INVALID (the rules of today refuse the stored file); DATA_LOSS with
+    BLOB_CORRUPT (push the same file again).
     """
     ImportFile: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ImportFileRequest, _resources_pb2.Ingest]
     """Takes in a file that lies in the data directory's `import/` folder: its header is read before
@@ -121,13 +126,18 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     Errors: NOT_FOUND with MODEL_NOT_FOUND; FAILED_PRECONDITION with MODEL_BUSY (wait for the
     deployment, or cancel it); INVALID_ARGUMENT with TARGET_UNKNOWN; UNAVAILABLE with
     TARGET_UNREACHABLE and RetryInfo (nothing was removed from the catalog; call again).
+
+    The ingests of the name stay as history: GetIngest and WatchIngest answer them, RetryIngest
+    refuses them with BYTES_MISSING.
     """
     DeployModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeployModelRequest, _resources_pb2.Ingest]  # type: ignore[assignment]
     """Brings a stored model to more targets: a new ingest with no bytes to send, with the options of
     the newest stored one.
 
-    Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN,
-    REQUEST_ID_REUSED; DATA_LOSS with BLOB_CORRUPT (push the same file again).
+    Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with NAME_INVALID, TARGET_UNKNOWN,
+    REQUEST_ID_REUSED, OPTION_UNSUPPORTED (the service no longer takes an option or format that
+    the model needs), FORMAT_INVALID (the rules of today refuse the stored file); DATA_LOSS with
+    BLOB_CORRUPT (push the same file again).
     """
     ImportFile: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ImportFileRequest, _resources_pb2.Ingest]  # type: ignore[assignment]
     """Takes in a file that lies in the data directory's `import/` folder: its header is read before
@@ -197,6 +207,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: NOT_FOUND with MODEL_NOT_FOUND; FAILED_PRECONDITION with MODEL_BUSY (wait for the
         deployment, or cancel it); INVALID_ARGUMENT with TARGET_UNKNOWN; UNAVAILABLE with
         TARGET_UNREACHABLE and RetryInfo (nothing was removed from the catalog; call again).
+
+        The ingests of the name stay as history: GetIngest and WatchIngest answer them, RetryIngest
+        refuses them with BYTES_MISSING.
         """
 
     @_abc_1.abstractmethod
@@ -208,8 +221,10 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         """Brings a stored model to more targets: a new ingest with no bytes to send, with the options of
         the newest stored one.
 
-        Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with TARGET_UNKNOWN,
-        REQUEST_ID_REUSED; DATA_LOSS with BLOB_CORRUPT (push the same file again).
+        Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with NAME_INVALID, TARGET_UNKNOWN,
+        REQUEST_ID_REUSED, OPTION_UNSUPPORTED (the service no longer takes an option or format that
+        the model needs), FORMAT_INVALID (the rules of today refuse the stored file); DATA_LOSS with
+        BLOB_CORRUPT (push the same file again).
         """
 
     @_abc_1.abstractmethod

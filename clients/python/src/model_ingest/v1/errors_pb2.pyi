@@ -94,7 +94,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     BYTES_MISSING: _Reason.ValueType  # 19
     """FAILED_PRECONDITION. The call needs bytes that are not all there. Client: fail."""
     MODEL_BUSY: _Reason.ValueType  # 20
-    """FAILED_PRECONDITION. A deployment of the model is running. Client: fail, or wait for it."""
+    """FAILED_PRECONDITION. A deployment of the model can still move, or the model was pushed again
+    during the call. Metadata: `ingest`, its id, and `target` if it is on its way to one. Client:
+    wait for that ingest or cancel it, then call again.
+    """
     STORAGE_FULL: _Reason.ValueType  # 21
     """RESOURCE_EXHAUSTED. The store has no room. Client: fail; an operator must make room."""
     QUOTA: _Reason.ValueType  # 22
@@ -136,7 +139,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     somebody.
     """
     TARGET_UNREACHABLE: _Reason.ValueType  # 35
-    """In Failure only: the target gave no answer until the time for retries was over."""
+    """UNAVAILABLE with RetryInfo. A target could not do what it was asked. Metadata: `target`. In a
+    Failure: it gave no answer until the time for retries was over. Client: call again.
+    """
     TARGET_REFUSED: _Reason.ValueType  # 36
     """In Failure only: the target refused the model; the message holds its own words."""
     TARGET_BLOB_CORRUPT: _Reason.ValueType  # 37
@@ -237,7 +242,10 @@ expired). Client: fail, or create a new ingest.
 BYTES_MISSING: Reason.ValueType  # 19
 """FAILED_PRECONDITION. The call needs bytes that are not all there. Client: fail."""
 MODEL_BUSY: Reason.ValueType  # 20
-"""FAILED_PRECONDITION. A deployment of the model is running. Client: fail, or wait for it."""
+"""FAILED_PRECONDITION. A deployment of the model can still move, or the model was pushed again
+during the call. Metadata: `ingest`, its id, and `target` if it is on its way to one. Client:
+wait for that ingest or cancel it, then call again.
+"""
 STORAGE_FULL: Reason.ValueType  # 21
 """RESOURCE_EXHAUSTED. The store has no room. Client: fail; an operator must make room."""
 QUOTA: Reason.ValueType  # 22
@@ -279,7 +287,9 @@ STORAGE_FAILED: Reason.ValueType  # 34
 somebody.
 """
 TARGET_UNREACHABLE: Reason.ValueType  # 35
-"""In Failure only: the target gave no answer until the time for retries was over."""
+"""UNAVAILABLE with RetryInfo. A target could not do what it was asked. Metadata: `target`. In a
+Failure: it gave no answer until the time for retries was over. Client: call again.
+"""
 TARGET_REFUSED: Reason.ValueType  # 36
 """In Failure only: the target refused the model; the message holds its own words."""
 TARGET_BLOB_CORRUPT: Reason.ValueType  # 37

@@ -203,7 +203,7 @@ class IngestServiceServicer:
         the deployment becomes SUPERSEDED instead.
 
         Errors: NOT_FOUND with INGEST_NOT_FOUND; FAILED_PRECONDITION with BYTES_MISSING (a file is
-        not stored: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
+        not stored, or the model was deleted: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
         targets).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -126,7 +126,7 @@ class IngestServiceStub:
     the deployment becomes SUPERSEDED instead.
 
     Errors: NOT_FOUND with INGEST_NOT_FOUND; FAILED_PRECONDITION with BYTES_MISSING (a file is
-    not stored: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
+    not stored, or the model was deleted: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
     targets).
     """
     GetCapabilities: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.GetCapabilitiesRequest, _ingest_service_pb2.Capabilities]
@@ -229,7 +229,7 @@ class IngestServiceAsyncStub(IngestServiceStub):
     the deployment becomes SUPERSEDED instead.
 
     Errors: NOT_FOUND with INGEST_NOT_FOUND; FAILED_PRECONDITION with BYTES_MISSING (a file is
-    not stored: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
+    not stored, or the model was deleted: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
     targets).
     """
     GetCapabilities: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.GetCapabilitiesRequest, _ingest_service_pb2.Capabilities]  # type: ignore[assignment]
@@ -371,7 +371,7 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         the deployment becomes SUPERSEDED instead.
 
         Errors: NOT_FOUND with INGEST_NOT_FOUND; FAILED_PRECONDITION with BYTES_MISSING (a file is
-        not stored: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
+        not stored, or the model was deleted: create a new ingest); INVALID_ARGUMENT with TARGET_UNKNOWN (not one of its
         targets).
         """
 

@@ -1,0 +1,69 @@
+"""`rm` and `deploy`: what is printed, what they exit with, what is to be done next."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from model_ingest.cli._run import run
+from model_ingest.v1.catalog_service_pb2 import DeleteModelResponse
+from model_ingest.v1.resources_pb2 import Ingest, Model
+
+from tests.client.scripted_server import Script, ingest, refuses
+from tests.client.test_cli_process import run as run_process
+
+_Removal = DeleteModelResponse.TargetRemoval
+REMOVED = DeleteModelResponse(
+    model=Model(name="models/m:latest", display_name="M:latest"),
+    targets=[_Removal(target="a", removed=True), _Removal(target="b")],
+)
+
+
+async def test_rm_says_what_each_target_did(script: Script):
+    script.answers("DeleteModel", REMOVED)
+    ended = await run_process(script.address, "rm", "M", "--target", "b", "--all-targets")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == ["target a: removed", "target b: had no such model", "removed M:latest"]
+    (request,) = script.seen("DeleteModel")
+    assert (request.name, list(request.targets), request.all_targets) == ("models/M", ["b"], True)
+    ended = await run_process(script.address, "rm", "M", "--json")
+    (one,) = ended.objects
+    assert one["type"] == "removed"
+    assert one["model"]["name"] == "models/m:latest"
+    assert one["targets"] == [{"target": "a", "removed": True}, {"target": "b", "removed": False}]
+
+
+async def test_rm_that_is_refused_says_what_to_do(script: Script):
+    busy = refuses(grpc.StatusCode.FAILED_PRECONDITION, "MODEL_BUSY", "on its way", metadata={"ingest": "i7"})
+    away = refuses(grpc.StatusCode.UNAVAILABLE, "TARGET_UNREACHABLE", "target a: no", retry_after_seconds=5)
+    for handler, code, advice in (
+        (busy, 3, "next: `model-ingest watch i7` until it has ended, or `model-ingest cancel i7`; then run"),
+        (away, 4, "next: run the same command again once the target answers, or leave the target out\n"),
+    ):
+        script.on("DeleteModel", handler)
+        ended = await run_process(script.address, "rm", "m", "--all-targets")
+        assert ended.code == code
+        assert advice in ended.err
+    # Said once: the caller decides about another try.
+    assert len(script.seen("DeleteModel")) == 2
+
+
+async def test_deploy_follows_the_new_ingest(script: Script):
+    one = ingest(Ingest.STATE_READY, done=True, last_sequence=0)
+    script.answers("DeployModel", one)
+    script.answers("GetIngest", one)
+    script.streams()
+    ended = await run_process(script.address, "deploy", "m", "--target", "a", "--json")
+    assert ended.code == 0
+    assert ended.objects[-1]["type"] == "result"
+    (request,) = script.seen("DeployModel")
+    assert (request.name, list(request.targets)) == ("models/m", ["a"])
+    assert request.request_id
+
+
+def test_help_no_longer_says_that_they_are_missing(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        run(["--help"])
+    words = capsys.readouterr().out
+    assert "not served yet" not in "\n".join(
+        line for line in words.splitlines() if line.strip().startswith(("rm", "deploy"))
+    )
