@@ -5,8 +5,18 @@ Knows no gRPC.
 
 from ingest_service.forwarding.board import TargetBoard, TargetStatus
 from ingest_service.forwarding.cut_through import CutThrough
+from ingest_service.forwarding.presence import TargetPresence, TargetVerdict
 from ingest_service.forwarding.settings import ForwardingSettings
 from ingest_service.forwarding.target import Target
 from ingest_service.forwarding.worker import Worker
 
-__all__ = ["CutThrough", "ForwardingSettings", "Target", "TargetBoard", "TargetStatus", "Worker"]
+__all__ = [
+    "CutThrough",
+    "ForwardingSettings",
+    "Target",
+    "TargetBoard",
+    "TargetPresence",
+    "TargetStatus",
+    "TargetVerdict",
+    "Worker",
+]

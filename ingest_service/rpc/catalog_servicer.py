@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from model_ingest.v1 import catalog_service_pb2 as pb
@@ -11,22 +12,20 @@ from model_ingest.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 
 from ingest_service.forwarding import TargetBoard
 from ingest_service.ingests.service import Ingests
-from ingest_service.rpc.convert import model_message, target_message
+from ingest_service.ingests.verify import Verifications
+from ingest_service.rpc.convert import model_message, target_message, verify_message
 from ingest_service.rpc.names import MODEL_PAGES, page_limit, parse_model_resource, parse_name_prefix
 from ingest_service.rpc.not_served import NotServedYet
 from ingest_service.rpc.pages import page_that_fits
 
 
-def _not_served() -> Iterable[pb.VerifyModelResponse]:
-    raise NotServedYet
-
-
 class CatalogServicer(CatalogServiceServicer):
     """Errors are raised as they are; the interceptor maps them (NotServedYet to UNIMPLEMENTED)."""
 
-    def __init__(self, ingests: Ingests, board: TargetBoard) -> None:
+    def __init__(self, ingests: Ingests, board: TargetBoard, verifications: Verifications) -> None:
         self._ingests = ingests
         self._board = board
+        self._verifications = verifications
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         prefix, after = parse_name_prefix(request.name_prefix), MODEL_PAGES.read(request.page_token)
@@ -45,8 +44,10 @@ class CatalogServicer(CatalogServiceServicer):
     async def VerifyModel(
         self, request: pb.VerifyModelRequest, context: Any
     ) -> AsyncIterator[pb.VerifyModelResponse]:
-        for response in _not_served():
-            yield response
+        # Closed here and now when the client leaves, not when the garbage collector comes by.
+        async with aclosing(self._verifications.verify(parse_model_resource(request.name))) as items:
+            async for item in items:
+                yield verify_message(item)
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Any) -> pb.DeleteModelResponse:
         raise NotServedYet

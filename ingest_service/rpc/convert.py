@@ -10,11 +10,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
-from model_ingest.v1 import errors_pb2, ingest_service_pb2, resources_pb2
+from model_ingest.v1 import catalog_service_pb2, errors_pb2, ingest_service_pb2, resources_pb2
 
 from ingest_service.events import Heartbeat, WatchItem
 from ingest_service.forwarding import TargetStatus
 from ingest_service.ingests.model_facts import facts_of
+from ingest_service.ingests.verify import FileRead, VerifyItem
 from ingest_service.lifecycle import bodies
 from ingest_service.rpc.names import file_name, ingest_name
 from ingest_service.vocabulary.records import Blob, Deployment, Event, Failure, File, Ingest, Model
@@ -233,4 +234,20 @@ def target_message(status: TargetStatus) -> resources_pb2.Target:
         message=status.words,
         check_time=timestamp(status.checked_at),
         latency=latency,
+    )
+
+
+def verify_message(item: VerifyItem) -> catalog_service_pb2.VerifyModelResponse:
+    """An item of a verification."""
+    if isinstance(item, FileRead):
+        return catalog_service_pb2.VerifyModelResponse(
+            file_name=item.file_name, verified_bytes=item.verified_bytes, size_bytes=item.size_bytes
+        )
+    return catalog_service_pb2.VerifyModelResponse(
+        targets=[
+            catalog_service_pb2.VerifyModelResponse.TargetVerdict(
+                target=one.target, present=one.present, message=one.words
+            )
+            for one in item.verdicts
+        ]
     )
