@@ -23,7 +23,7 @@ class FileExecutor:
     """
 
     def __init__(self, threads: int, *, nice: int = 0) -> None:
-        """`nice` is the priority of its threads, 19 the lowest; where threads cannot have one, it is ignored."""
+        """`nice` is the priority of its threads, 19 the lowest; ignored where threads cannot have one."""
         self._pool = ThreadPoolExecutor(
             max_workers=threads, thread_name_prefix="file", initializer=_set_priority, initargs=(nice,)
         )
