@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -14,10 +15,13 @@ from model_ingest.v1.ingest_service_pb2 import (
     CancelIngestRequest,
     CreateIngestRequest,
     FileSpec,
+    GetIngestRequest,
     RetryIngestRequest,
 )
 from model_ingest.v1.resources_pb2 import Deployment, File, Ingest, Model
 
+from ingest_service import app
+from ingest_service.forwarding import ForwardingSettings
 from ingest_service.ingests import verify
 from ingest_service.storage import local_scan
 from ingest_service.vocabulary.errors import StorageFailed
@@ -32,6 +36,7 @@ from tests.support.service import RunningService
 
 DATA = gguf(2 * MEBIBYTE, seed=8)
 PIECE = 64 * 1024
+READY = Deployment.STATE_READY
 
 
 @pytest.fixture(autouse=True)
@@ -129,14 +134,21 @@ async def failed_as_corrupt(running: RunningService, name: str) -> Ingest:
 
 
 async def test_rot_is_told_never_forwarded_and_healed(
-    start_service: StartService, emulator: OllamaEmulator, late: OllamaEmulator, database_url: str
+    start_service: StartService,
+    emulator: OllamaEmulator,
+    late: OllamaEmulator,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    quick = partial(ForwardingSettings, first_backoff_seconds=0.01, max_backoff_seconds=0.05)
+    monkeypatch.setattr(app, "ForwardingSettings", quick)
     running: RunningService = await start_service(
         f"default={emulator.url},late={late.url}", database_url=database_url
     )
     ingest = await running.ingests.CreateIngest(create_request(DATA))
     await send(running.ingests, upload_messages(ingest.files[0].name, DATA))
-    await until(lambda: "m" in emulator.models or "test" in emulator.models)
+    while (await running.ingests.GetIngest(GetIngestRequest(name=ingest.name))).deployments[0].state != READY:
+        await asyncio.sleep(0.01)
     damage(blob(running), "flipped")
 
     seen, refusal = await refused_after(running, "BLOB_CORRUPT")
@@ -217,7 +229,8 @@ async def test_a_disk_that_cannot_be_read_ends_as_storage_failed(scene: Scene) -
 
 async def test_a_target_that_lacks_the_model_is_no_error(scene: Scene) -> None:
     await push(scene.running.ingests, DATA)
-    scene.emulator.models.clear()
+    for name in scene.emulator.models.names():
+        scene.emulator.models.remove(name)
     *_, last = await responses(scene.running)
     assert verdicts(last) == [("default", False, "")]
 
