@@ -101,7 +101,9 @@ class Rehasher:
         """Ends every reading; who waits for one is told Draining."""
         self._closed = True
         for task in self._tasks:
-            task.cancel()
+            # Once is enough: a second time would tear off its tidying up.
+            if not task.cancelling():
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _begin(self, sha256: str) -> Rehash:

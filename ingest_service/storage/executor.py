@@ -45,9 +45,9 @@ class FileExecutor:
             future.add_done_callback(_close_orphan)
             raise
 
-    def close(self) -> None:
-        """Waits for what is running; what is still queued is dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, drop_queued: bool = True) -> None:
+        """Waits for what is running, and for what is still queued unless that is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=drop_queued)
 
 
 def _set_priority(nice: int) -> None:

@@ -51,8 +51,8 @@ class LocalScanner:
             await asyncio.shield(self._executor.submit(os.close, descriptor))
 
     def close(self) -> None:
-        """Waits for the few bytes that are being read."""
-        self._executor.close()
+        """Waits for the few bytes that are being read, and for the closing of files behind them."""
+        self._executor.close(drop_queued=False)
 
 
 class LocalScan:

@@ -21,7 +21,7 @@ from model_ingest.v1.ingest_service_pb2 import (
 from model_ingest.v1.resources_pb2 import Deployment, File, Ingest, Model
 
 from ingest_service import app
-from ingest_service.forwarding import ForwardingSettings
+from ingest_service.forwarding import ForwardingSettings, breaker
 from ingest_service.ingests import verify
 from ingest_service.storage import local_scan
 from ingest_service.vocabulary.errors import StorageFailed
@@ -142,6 +142,7 @@ async def test_rot_is_told_never_forwarded_and_healed(
 ) -> None:
     quick = partial(ForwardingSettings, first_backoff_seconds=0.01, max_backoff_seconds=0.05)
     monkeypatch.setattr(app, "ForwardingSettings", quick)
+    monkeypatch.setattr(breaker, "_FIRST_REST_SECONDS", 0.01)
     running: RunningService = await start_service(
         f"default={emulator.url},late={late.url}", database_url=database_url
     )
