@@ -1,4 +1,4 @@
-"""Stored bytes looked at: their format, by the rules of today; whether they are still those of their digest."""
+"""Stored bytes looked at: their format, by the rules of today, and whether they still have their digest."""
 
 from ingest_service.blobs.inspector import Inspector
 from ingest_service.blobs.rehash import Outcome, Rehash, Rehasher
