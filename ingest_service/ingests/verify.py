@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ingest_service.blobs import Outcome, Rehash, Rehasher
 from ingest_service.forwarding import TargetPresence, TargetVerdict

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from ingest_service.blobs import Outcome, Rehasher
 from ingest_service.database import Database
 from ingest_service.formats import RULES_VERSION
@@ -16,6 +18,8 @@ from ingest_service.vocabulary.records import Blob, Inspection
 from tests.support.files import digest
 
 BOUND_SECONDS = 60.0
+#: For tests whose subject is not the database.
+SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 

@@ -12,7 +12,7 @@ from ingest_service.blobs import Outcome, Rehasher
 from ingest_service.storage import local_scan
 from ingest_service.vocabulary.errors import BackendDown, StorageFailed, WriterBusy
 from ingest_service.vocabulary.states import BlobState
-from tests.blobs.parts import LONG_AGO, Kept, Steered, damage, outcome
+from tests.blobs.parts import LONG_AGO, SQLITE, Kept, Steered, damage, outcome
 from tests.support.files import gguf
 
 DATA = gguf(300_000, seed=1)
@@ -58,6 +58,7 @@ async def test_a_blob_that_is_being_removed_is_left_alone(kept: Kept, rehasher: 
     assert (await kept.row(sha256)).state is BlobState.DELETING
 
 
+@SQLITE
 async def test_a_disk_that_cannot_be_read_marks_nothing(
     kept: Kept, rehasher: Rehasher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +77,7 @@ async def test_a_disk_that_cannot_be_read_marks_nothing(
     assert (row.state, row.verified_at) == (BlobState.LIVE, LONG_AGO)
 
 
+@SQLITE
 async def test_a_process_short_of_files_says_to_ask_again(
     kept: Kept, rehasher: Rehasher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +162,7 @@ async def test_rot_that_another_process_found_meanwhile_is_not_taken_back(
     assert (await kept.row(sha256)).state is BlobState.CORRUPT
 
 
+@SQLITE
 async def test_bytes_that_are_replaced_again_and_again_are_given_up(
     kept: Kept, rehasher: Rehasher, steered: Steered
 ) -> None:

@@ -18,7 +18,7 @@ from ingest_service.ingests.verify_rounds import VerifyReport, VerifyRounds, Ver
 from ingest_service.storage import LocalScanner
 from ingest_service.vocabulary.errors import BackendDown, StorageFailed
 from ingest_service.vocabulary.states import BlobState
-from tests.blobs.parts import Kept, Steered, damage, now, until
+from tests.blobs.parts import SQLITE, Kept, Steered, damage, now, until
 from tests.support.files import gguf
 
 DAY = 86400.0
@@ -73,6 +73,7 @@ async def test_what_is_due_is_read_the_longest_ago_first(
     assert len([one for one in caplog.records if one.message == "stored blobs were read again"]) == 1
 
 
+@SQLITE
 async def test_rot_is_found_and_read_no_more(
     kept: Kept, rehasher: Rehasher, steered: Steered, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -117,6 +118,7 @@ async def test_who_has_lost_the_lease_stops(
     assert steered.open_scans == 0
 
 
+@SQLITE
 async def test_a_stop_and_a_start_go_on_where_it_was(
     kept: Kept, rehasher: Rehasher, steered: Steered
 ) -> None:
@@ -136,6 +138,7 @@ async def test_a_stop_and_a_start_go_on_where_it_was(
     assert steered.pieces == [first, second, second]
 
 
+@SQLITE
 async def test_off_by_default(kept: Kept, rehasher: Rehasher, steered: Steered) -> None:
     await put(kept, 0, 5000)
     off = rounds(kept, rehasher, days=VerifySettings().age_seconds)
@@ -144,6 +147,7 @@ async def test_off_by_default(kept: Kept, rehasher: Rehasher, steered: Steered) 
     await off.stop()
 
 
+@SQLITE
 async def test_a_blob_that_cannot_be_read_is_tried_once_a_round(
     kept: Kept, rehasher: Rehasher, steered: Steered
 ) -> None:
@@ -159,6 +163,7 @@ async def test_a_blob_that_cannot_be_read_is_tried_once_a_round(
     assert steered.pieces == [bad, good]
 
 
+@SQLITE
 async def test_a_disk_that_fails_for_everything_is_not_asked_for_everything(
     kept: Kept, rehasher: Rehasher, steered: Steered
 ) -> None:
@@ -174,6 +179,7 @@ async def test_a_disk_that_fails_for_everything_is_not_asked_for_everything(
     assert len(report.unreadable) == len(steered.pieces) == 10
 
 
+@SQLITE
 async def test_a_fault_does_not_end_the_rounds(
     kept: Kept, rehasher: Rehasher, steered: Steered, monkeypatch: pytest.MonkeyPatch
 ) -> None:

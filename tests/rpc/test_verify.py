@@ -328,3 +328,27 @@ async def test_so_many_at_once_and_no_more(scene: Scene, every_moment: None) -> 
 @pytest.mark.parametrize(("name", "reason"), [("models/nix", "MODEL_NOT_FOUND"), ("test", "NAME_INVALID")])
 async def test_what_is_no_model(scene: Scene, name: str, reason: str) -> None:
     await refused(scene.running.catalog.VerifyModel(VerifyModelRequest(name=name)).read(), reason)
+
+
+async def test_a_service_that_is_told_to_verifies_by_itself(start_service: StartService) -> None:
+    """The blob is older than the days that were set: it is read at the start, and a stop does not wait."""
+    running: RunningService = await start_service()
+    await push(running.ingests, DATA)
+    await running.service.stop(0.0)
+    damage(blob(running), "flipped")
+    again: RunningService = await start_service(verify_days=0.000001)
+    async with asyncio.timeout(GIVE_UP_SECONDS):
+        while not (await get_model(again)).files[0].corrupt:
+            await asyncio.sleep(0.01)
+    await again.service.stop(0.0)
+
+
+async def test_a_stop_does_not_wait_for_a_scheduled_reading(start_service: StartService) -> None:
+    running: RunningService = await start_service()
+    await push(running.ingests, DATA)
+    await running.service.stop(0.0)
+    # A piece a day.
+    again: RunningService = await start_service(verify_days=0.000001, verify_bytes_per_second=1)
+    await until(lambda: any(one.read_bytes for one in again.service.rehasher._readings.values()))
+    await asyncio.wait_for(again.service.stop(0.0), GIVE_UP_SECONDS)
+    assert not again.service.rehasher._tasks
