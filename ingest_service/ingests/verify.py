@@ -109,9 +109,7 @@ class Verifications:
         await self._wait(asking)
         return asking.result()
 
-    async def _wait(
-        self, task: asyncio.Task[object] | asyncio.Task[bool], seconds: float | None = None
-    ) -> None:
+    async def _wait(self, task: asyncio.Future[Any], seconds: float | None = None) -> None:
         """Until the task is done or that time is over; whoever leaves meanwhile takes it with him."""
         draining = asyncio.create_task(self._draining.wait())
         try:
