@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 
-from ingest_service.blobs import Inspector, Vetting
+from ingest_service.blobs import Inspector, Rehasher, Vetting
 from ingest_service.config import Settings
 from ingest_service.database import Database, hints_of
 from ingest_service.database.migrate import SchemaTooNew, migrate
@@ -25,6 +25,7 @@ from ingest_service.forwarding import (
     ForwardingSettings,
     Target,
     TargetBoard,
+    TargetPresence,
     TargetRemoval,
     Worker,
 )
@@ -37,10 +38,12 @@ from ingest_service.ingests.removal import Removal
 from ingest_service.ingests.service import Ingests
 from ingest_service.ingests.sweep import Sweeper, SweepReport, SweepSettings
 from ingest_service.ingests.uploads import Uploads
+from ingest_service.ingests.verify import Verifications
+from ingest_service.ingests.verify_rounds import VerifyRounds, VerifySettings
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
-from ingest_service.storage import FileExecutor, LocalBlobStore, Sha256
+from ingest_service.storage import FileExecutor, LocalBlobStore, LocalScanner, Sha256
 from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.posix import make_directory
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
@@ -161,6 +164,18 @@ class Service:
             owner=new_id(),
             clock=now,
         )
+        self.scanner = LocalScanner(settings.data_dir)
+        self.rehasher = Rehasher(self.database, self.scanner, clock=now)
+        self.verifications = Verifications(self.ingests.model, self.rehasher, TargetPresence(targets))
+        self.verify_rounds = VerifyRounds(
+            self.database,
+            self.rehasher,
+            VerifySettings(
+                age_seconds=settings.verify_days * 86400.0, bytes_per_second=settings.verify_bytes_per_second
+            ),
+            owner=new_id(),
+            clock=now,
+        )
         self.rpc = RpcServer(
             IngestServicer(
                 self.ingests,
@@ -171,7 +186,7 @@ class Service:
                 version=distribution_version("model-ingest-service"),
                 clock=now,
             ),
-            CatalogServicer(self.ingests, self.board, self.removal, self.deploying),
+            CatalogServicer(self.ingests, self.board, self.verifications, self.removal, self.deploying),
         )
         self.readiness = Readiness(
             self.database, self.store, self.rpc.set_serving, period_seconds=settings.readiness_seconds
@@ -195,6 +210,7 @@ class Service:
         await self._log_sharing()
         self.worker.start()
         self.sweeper.start()
+        self.verify_rounds.start()
         await self.readiness.start()
         _log.info("serving", extra={"listen": self._settings.listen, "port": self.port})
 
@@ -206,6 +222,10 @@ class Service:
         # The server's own grace is longer: uploads are ended by us, with a reason, before it cancels them.
         stopping = asyncio.create_task(self.rpc.stop(grace + _CLEAN_UP_SECONDS))
         self.watches.drain()
+        self.verifications.drain()
+        # Before the uploads' grace: reading beside them would only make them slower.
+        await self.verify_rounds.stop()
+        await self.rehasher.close()
         await self.uploads.drain(grace)
         await stopping
         await self.uploads.close()
@@ -230,6 +250,7 @@ class Service:
     async def close_store(self) -> None:
         """Closes what `open` opened."""
         await self.database.close()
+        self.scanner.close()
         self.executor.close()
 
     def _hinted(self, ingest_id: str | None) -> None:

@@ -1,6 +1,7 @@
-"""Stored bytes looked at: their format, by the rules of today."""
+"""Stored bytes looked at: their format, by the rules of today, and whether they still have their digest."""
 
 from ingest_service.blobs.inspector import Inspector
+from ingest_service.blobs.rehash import Outcome, Rehash, Rehasher
 from ingest_service.blobs.vetting import Vetting
 
-__all__ = ["Inspector", "Vetting"]
+__all__ = ["Inspector", "Outcome", "Rehash", "Rehasher", "Vetting"]

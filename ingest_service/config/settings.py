@@ -195,6 +195,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("SWEEP_SECONDS", "60", _number(0.1, 86400), "how often expiry and removal are looked at"),
     Setting(
+        "VERIFY_DAYS", "0", _number(0, 3650),
+        "stored bytes that nobody has read for so many days are read again and compared; 0: never",
+    ),
+    Setting(
+        "VERIFY_BYTES_PER_SECOND", "50000000", _integer(0, 2**40),
+        "how fast VERIFY_DAYS reads, 0: no limit; VerifyModel, which somebody waits for, has no limit",
+    ),
+    Setting(
         "RETENTION", "keep", _choice("keep"),
         "our copy once all targets have the model: kept; after a hardlink both names are one copy, not two",
     ),
@@ -248,6 +256,8 @@ class Settings:
     upload_expiry_seconds: float
     blob_grace_seconds: float
     sweep_seconds: float
+    verify_days: float
+    verify_bytes_per_second: int
     retention: str
     cut_through: bool
     deployment_retry_seconds: float

@@ -136,6 +136,35 @@ class BlobQueries:
         statement = update(blobs).where(blobs.c.sha256 == sha256, blobs.c.state == str(BlobState.CORRUPT))
         await self._statements.run(statement.values(state=str(BlobState.LIVE)))
 
+    async def mark_verified(self, seen: Blob, now: datetime) -> bool:
+        """Its bytes, read again, had its digest: LIVE, also if it was CORRUPT. False if the row is not as
+        it was `seen` before they were read: then somebody knows better."""
+        return await self._read_again(seen, state=str(BlobState.LIVE), verified_at=now)
+
+    async def mark_rotten(self, seen: Blob) -> bool:
+        """Its bytes, read again, had not: CORRUPT. False as for `mark_verified`: an upload that brings the
+        same bytes writes `verified_at`, so it is never undone here."""
+        return await self._read_again(seen, state=str(BlobState.CORRUPT))
+
+    async def _read_again(self, seen: Blob, **values: object) -> bool:
+        statement = update(blobs).where(
+            blobs.c.sha256 == seen.sha256,
+            blobs.c.state == str(seen.state),
+            blobs.c.verified_at.is_not_distinct_from(seen.verified_at),
+        )
+        return (await self._statements.run(statement.values(**values))).rowcount == 1
+
+    async def not_verified_since(self, before: datetime, limit: int) -> list[Blob]:
+        """LIVE blobs whose bytes nobody has read since, the longest ago first."""
+        last = func.coalesce(blobs.c.verified_at, blobs.c.created_at)
+        query = (
+            select(blobs)
+            .where(blobs.c.state == str(BlobState.LIVE), last < before)
+            .order_by(last, blobs.c.sha256)
+            .limit(limit)
+        )
+        return [blob_from_row(row) for row in (await self._statements.run(query)).mappings()]
+
     async def remove_deleting(self, sha256: str) -> None:
         """The row of a blob whose bytes are gone; one that became LIVE meanwhile stays."""
         await self._statements.run(

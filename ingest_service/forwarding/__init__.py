@@ -5,6 +5,7 @@ Knows no gRPC.
 
 from ingest_service.forwarding.board import TargetBoard, TargetStatus
 from ingest_service.forwarding.cut_through import CutThrough
+from ingest_service.forwarding.presence import TargetPresence, TargetVerdict
 from ingest_service.forwarding.removal import TargetRemoval
 from ingest_service.forwarding.settings import ForwardingSettings
 from ingest_service.forwarding.target import Target, TargetError
@@ -16,7 +17,9 @@ __all__ = [
     "Target",
     "TargetBoard",
     "TargetError",
+    "TargetPresence",
     "TargetRemoval",
     "TargetStatus",
+    "TargetVerdict",
     "Worker",
 ]

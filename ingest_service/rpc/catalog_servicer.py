@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from model_ingest.v1 import catalog_service_pb2 as pb
@@ -13,23 +14,34 @@ from ingest_service.forwarding import TargetBoard
 from ingest_service.ingests.deploying import Deploying, DeployRequest
 from ingest_service.ingests.removal import Removal
 from ingest_service.ingests.service import Ingests
-from ingest_service.rpc.convert import deleted_message, ingest_message, model_message, target_message
+from ingest_service.ingests.verify import Verifications
+from ingest_service.rpc.convert import (
+    deleted_message,
+    ingest_message,
+    model_message,
+    target_message,
+    verify_message,
+)
 from ingest_service.rpc.names import MODEL_PAGES, page_limit, parse_model_resource, parse_name_prefix
 from ingest_service.rpc.not_served import NotServedYet
 from ingest_service.rpc.pages import page_that_fits
 from ingest_service.rpc.parse import target_names
 
 
-def _not_served() -> Iterable[pb.VerifyModelResponse]:
-    raise NotServedYet
-
-
 class CatalogServicer(CatalogServiceServicer):
     """Errors are raised as they are; the interceptor maps them (NotServedYet to UNIMPLEMENTED)."""
 
-    def __init__(self, ingests: Ingests, board: TargetBoard, removal: Removal, deploying: Deploying) -> None:
+    def __init__(
+        self,
+        ingests: Ingests,
+        board: TargetBoard,
+        verifications: Verifications,
+        removal: Removal,
+        deploying: Deploying,
+    ) -> None:
         self._ingests = ingests
         self._board = board
+        self._verifications = verifications
         self._removal = removal
         self._deploying = deploying
 
@@ -50,8 +62,10 @@ class CatalogServicer(CatalogServiceServicer):
     async def VerifyModel(
         self, request: pb.VerifyModelRequest, context: Any
     ) -> AsyncIterator[pb.VerifyModelResponse]:
-        for response in _not_served():
-            yield response
+        # Closed here and now when the client leaves, not when the garbage collector comes by.
+        async with aclosing(self._verifications.verify(parse_model_resource(request.name))) as items:
+            async for item in items:
+                yield verify_message(item)
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Any) -> pb.DeleteModelResponse:
         deleted = await self._removal.delete(

@@ -16,6 +16,7 @@ from ingest_service.events import Heartbeat, WatchItem
 from ingest_service.forwarding import TargetStatus
 from ingest_service.ingests.model_facts import facts_of
 from ingest_service.ingests.removal import Deleted
+from ingest_service.ingests.verify import FileRead, VerifyItem
 from ingest_service.lifecycle import bodies
 from ingest_service.rpc.names import file_name, ingest_name
 from ingest_service.vocabulary.records import Blob, Deployment, Event, Failure, File, Ingest, Model
@@ -243,4 +244,20 @@ def target_message(status: TargetStatus) -> resources_pb2.Target:
         message=status.words,
         check_time=timestamp(status.checked_at),
         latency=latency,
+    )
+
+
+def verify_message(item: VerifyItem) -> catalog_service_pb2.VerifyModelResponse:
+    """An item of a verification."""
+    if isinstance(item, FileRead):
+        return catalog_service_pb2.VerifyModelResponse(
+            file_name=item.file_name, verified_bytes=item.verified_bytes, size_bytes=item.size_bytes
+        )
+    return catalog_service_pb2.VerifyModelResponse(
+        targets=[
+            catalog_service_pb2.VerifyModelResponse.TargetVerdict(
+                target=one.target, present=one.present, message=one.words
+            )
+            for one in item.verdicts
+        ]
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -19,8 +22,11 @@ class FileExecutor:
     the future, so that whoever owns the file can wait for it (`LocalPartial.close`).
     """
 
-    def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="file")
+    def __init__(self, threads: int, *, nice: int = 0) -> None:
+        """`nice` is the priority of its threads, 19 the lowest; ignored where threads cannot have one."""
+        self._pool = ThreadPoolExecutor(
+            max_workers=threads, thread_name_prefix="file", initializer=_set_priority, initargs=(nice,)
+        )
 
     def submit(self, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> asyncio.Future[_T]:
         """Queues a call; the future belongs to the running loop."""
@@ -39,9 +45,16 @@ class FileExecutor:
             future.add_done_callback(_close_orphan)
             raise
 
-    def close(self) -> None:
-        """Waits for what is running; what is still queued is dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, drop_queued: bool = True) -> None:
+        """Waits for what is running, and for what is still queued unless that is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=drop_queued)
+
+
+def _set_priority(nice: int) -> None:
+    # Elsewhere than on Linux the call is about the whole process.
+    if nice and sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 def _close_orphan(future: asyncio.Future[int | None]) -> None:

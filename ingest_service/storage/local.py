@@ -33,6 +33,14 @@ _PARTIAL_ID = re.compile(r"[0-9A-Za-z]{1,64}")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
+def blob_path(directory: Path, sha256: str) -> Path:
+    """Where a blob lies."""
+    digest = _DIGEST.fullmatch(sha256)
+    if digest is None:
+        raise ValueError("blobs are named by parsed digests")
+    return directory / f"sha256-{digest[1]}"
+
+
 class LocalBlobStore:
     """Blobs as files `blobs/sha256-<hex>`, partials as `uploads/<id>.part`; see `base.BlobStore`."""
 
@@ -222,10 +230,7 @@ class LocalBlobStore:
         return self._uploads / f"{partial_id}.part"
 
     def _blob_path(self, sha256: str) -> Path:
-        digest = _DIGEST.fullmatch(sha256)
-        if digest is None:
-            raise ValueError("blobs are named by parsed digests")
-        return self._blobs / f"sha256-{digest[1]}"
+        return blob_path(self._blobs, sha256)
 
     @staticmethod
     def _open_locked(path: Path) -> int | None:

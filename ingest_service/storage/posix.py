@@ -100,6 +100,14 @@ def regular_size_bytes(path: Path) -> int | None:
     return there.st_size if stat.S_ISREG(there.st_mode) else None
 
 
+def forget_cached(descriptor: int, offset: int, size_bytes: int) -> None:
+    """Takes a range (size 0: to the end) out of the page cache; pages that a program has mapped stay."""
+    if hasattr(os, "posix_fadvise"):
+        # Advice only: a file system that does not take it is no fault.
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, offset, size_bytes, os.POSIX_FADV_DONTNEED)
+
+
 @contextlib.contextmanager
 def open_descriptor(path: Path, flags: int, mode: int = 0o600) -> Iterator[int]:
     """An open descriptor that never follows a link planted in the data directory."""

@@ -117,6 +117,8 @@ TABLE: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "UPLOAD_EXPIRY_SECONDS": (604800.0, {"1": 1.0, "31536000": 31_536_000.0}, ["0", "31536001", "nan"]),
     "BLOB_GRACE_SECONDS": (86400.0, {"0": 0.0, "31536000": 31_536_000.0}, ["-1", "31536001", "inf"]),
     "SWEEP_SECONDS": (60.0, {"0.1": 0.1, "86400": 86400.0}, ["0", "86401"]),
+    "VERIFY_DAYS": (0.0, {"0.5": 0.5, "3650": 3650.0}, ["-1", "3651", "nan"]),
+    "VERIFY_BYTES_PER_SECOND": (50_000_000, {"0": 0, str(2**40): 2**40}, ["-1", str(2**40 + 1), "1.5"]),
     "RETENTION": ("keep", {"keep": "keep"}, ["", "drop"]),
     "CUT_THROUGH": (True, {"off": False}, ["", "maybe"]),
     "DEPLOYMENT_RETRY_SECONDS": (3600.0, {"0": 0.0, "604800": 604800.0}, ["-1", "604801", "forever"]),

@@ -19,8 +19,8 @@ from model_ingest.cli import _tables
 from model_ingest.cli._json_view import emit
 from model_ingest.cli._jsonable import jsonable
 from model_ingest.cli._push_options import asked_for
+from model_ingest.cli._verify import verify
 from model_ingest.cli._view import View, choose
-from model_ingest.cli._words import amount
 from model_ingest.v1.resources_pb2 import Deployment, Ingest
 
 
@@ -114,22 +114,6 @@ async def deploy(client: AsyncClient, options: argparse.Namespace, session: Sess
     """Brings a stored model to targets, and follows it."""
     ingest = await client.deploy(options.model, targets=options.target)
     return await _started(client, ingest, options, session)
-
-
-async def verify(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
-    """Re-reads the stored bytes; exit code 4 when a target lacks the model."""
-    missing = False
-    async for seen in client.verify(options.model):
-        if options.json:
-            emit("verify", **jsonable(seen))
-        elif not seen.targets and seen.verified_bytes == seen.size_bytes:
-            _say([printable(f"{seen.file_name}: {amount(seen.size_bytes)} read, the sha256 is right")])
-        for target in seen.targets:
-            missing = missing or not target.present
-            if not options.json:
-                found = "there" if target.present else "missing"
-                _say([printable(f"target {target.target}: {found} {target.message}")])
-    return 4 if missing else 0
 
 
 async def remove(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:

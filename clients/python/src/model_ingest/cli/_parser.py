@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_targets(retry, "only this target")
     _add_detach(retry)
 
-    _add_model(add("verify", "read the stored bytes again and ask the targets (not served yet)"))
+    _add_model(add("verify", "read the stored bytes again and ask the targets"))
 
     deploy = add("deploy", "bring a stored model to more targets, and follow it until it runs")
     _add_model(deploy)

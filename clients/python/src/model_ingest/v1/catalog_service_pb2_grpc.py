@@ -107,10 +107,15 @@ class CatalogServiceServicer:
 
     def VerifyModel(self, request, context):
         """Reads the stored bytes again and compares their sha256, with progress; asks every target
-        whether it still has the model. Rot is reported as BLOB_CORRUPT and is never forwarded.
+        whether it still has the model. Rot is reported as BLOB_CORRUPT and is never forwarded. An error
+        about stored bytes comes last: all files have been read and the targets asked by then. Calls
+        for the same bytes share one reading, and one file is read at a time: a call may stand at zero
+        for a while, and says so every second.
 
-        Errors: NOT_FOUND with MODEL_NOT_FOUND; DATA_LOSS with BLOB_CORRUPT (upload the same bytes
-        again).
+        Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with NAME_INVALID; DATA_LOSS with
+        BLOB_CORRUPT (upload the same bytes again) or STORAGE_FAILED (the disk cannot be read; nothing
+        is said about the bytes); RESOURCE_EXHAUSTED with TOO_MANY_WATCHES; UNAVAILABLE with
+        WRITER_BUSY (others replaced the bytes again and again; ask again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,10 +53,15 @@ class CatalogServiceStub:
     """
     VerifyModel: _grpc.UnaryStreamMultiCallable[_catalog_service_pb2.VerifyModelRequest, _catalog_service_pb2.VerifyModelResponse]
     """Reads the stored bytes again and compares their sha256, with progress; asks every target
-    whether it still has the model. Rot is reported as BLOB_CORRUPT and is never forwarded.
+    whether it still has the model. Rot is reported as BLOB_CORRUPT and is never forwarded. An error
+    about stored bytes comes last: all files have been read and the targets asked by then. Calls
+    for the same bytes share one reading, and one file is read at a time: a call may stand at zero
+    for a while, and says so every second.
 
-    Errors: NOT_FOUND with MODEL_NOT_FOUND; DATA_LOSS with BLOB_CORRUPT (upload the same bytes
-    again).
+    Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with NAME_INVALID; DATA_LOSS with
+    BLOB_CORRUPT (upload the same bytes again) or STORAGE_FAILED (the disk cannot be read; nothing
+    is said about the bytes); RESOURCE_EXHAUSTED with TOO_MANY_WATCHES; UNAVAILABLE with
+    WRITER_BUSY (others replaced the bytes again and again; ask again).
     """
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]
     """Removes a model from the catalog and, if asked, from the targets, which are asked first. Bytes
@@ -113,10 +118,15 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """
     VerifyModel: _aio.UnaryStreamMultiCallable[_catalog_service_pb2.VerifyModelRequest, _catalog_service_pb2.VerifyModelResponse]  # type: ignore[assignment]
     """Reads the stored bytes again and compares their sha256, with progress; asks every target
-    whether it still has the model. Rot is reported as BLOB_CORRUPT and is never forwarded.
+    whether it still has the model. Rot is reported as BLOB_CORRUPT and is never forwarded. An error
+    about stored bytes comes last: all files have been read and the targets asked by then. Calls
+    for the same bytes share one reading, and one file is read at a time: a call may stand at zero
+    for a while, and says so every second.
 
-    Errors: NOT_FOUND with MODEL_NOT_FOUND; DATA_LOSS with BLOB_CORRUPT (upload the same bytes
-    again).
+    Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with NAME_INVALID; DATA_LOSS with
+    BLOB_CORRUPT (upload the same bytes again) or STORAGE_FAILED (the disk cannot be read; nothing
+    is said about the bytes); RESOURCE_EXHAUSTED with TOO_MANY_WATCHES; UNAVAILABLE with
+    WRITER_BUSY (others replaced the bytes again and again; ask again).
     """
     DeleteModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
     """Removes a model from the catalog and, if asked, from the targets, which are asked first. Bytes
@@ -188,10 +198,15 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_catalog_service_pb2.VerifyModelResponse], _abc.AsyncIterator[_catalog_service_pb2.VerifyModelResponse]]:
         """Reads the stored bytes again and compares their sha256, with progress; asks every target
-        whether it still has the model. Rot is reported as BLOB_CORRUPT and is never forwarded.
+        whether it still has the model. Rot is reported as BLOB_CORRUPT and is never forwarded. An error
+        about stored bytes comes last: all files have been read and the targets asked by then. Calls
+        for the same bytes share one reading, and one file is read at a time: a call may stand at zero
+        for a while, and says so every second.
 
-        Errors: NOT_FOUND with MODEL_NOT_FOUND; DATA_LOSS with BLOB_CORRUPT (upload the same bytes
-        again).
+        Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with NAME_INVALID; DATA_LOSS with
+        BLOB_CORRUPT (upload the same bytes again) or STORAGE_FAILED (the disk cannot be read; nothing
+        is said about the bytes); RESOURCE_EXHAUSTED with TOO_MANY_WATCHES; UNAVAILABLE with
+        WRITER_BUSY (others replaced the bytes again and again; ask again).
         """
 
     @_abc_1.abstractmethod

@@ -105,7 +105,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     TOO_MANY_UPLOADS: _Reason.ValueType  # 23
     """RESOURCE_EXHAUSTED with RetryInfo. Client: wait, then resume."""
     TOO_MANY_WATCHES: _Reason.ValueType  # 24
-    """RESOURCE_EXHAUSTED with RetryInfo. Client: wait, then watch again."""
+    """RESOURCE_EXHAUSTED with RetryInfo. Too many watches, or calls of VerifyModel, are running.
+    Client: wait, then call again.
+    """
     INGEST_NOT_FOUND: _Reason.ValueType  # 25
     """NOT_FOUND. Client: create again."""
     FILE_NOT_FOUND: _Reason.ValueType  # 26
@@ -131,12 +133,13 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     resume with backoff.
     """
     BLOB_CORRUPT: _Reason.ValueType  # 33
-    """DATA_LOSS. Stored bytes no longer match their digest. Client: alert somebody; uploading the
-    same bytes again heals it.
+    """DATA_LOSS. Stored bytes no longer match their digest. Metadata of VerifyModel: `files` (names,
+    comma-separated, at most 20) and `count`. Client: alert somebody; uploading the same bytes
+    again heals it.
     """
     STORAGE_FAILED: _Reason.ValueType  # 34
-    """DATA_LOSS. A write or a sync failed; bytes that were not committed are gone. Client: alert
-    somebody.
+    """DATA_LOSS. A write or a sync failed; bytes that were not committed are gone. From VerifyModel:
+    stored bytes could not be read; metadata as for BLOB_CORRUPT. Client: alert somebody.
     """
     TARGET_UNREACHABLE: _Reason.ValueType  # 35
     """UNAVAILABLE with RetryInfo. A target could not do what it was asked. Metadata: `target`. In a
@@ -253,7 +256,9 @@ QUOTA: Reason.ValueType  # 22
 TOO_MANY_UPLOADS: Reason.ValueType  # 23
 """RESOURCE_EXHAUSTED with RetryInfo. Client: wait, then resume."""
 TOO_MANY_WATCHES: Reason.ValueType  # 24
-"""RESOURCE_EXHAUSTED with RetryInfo. Client: wait, then watch again."""
+"""RESOURCE_EXHAUSTED with RetryInfo. Too many watches, or calls of VerifyModel, are running.
+Client: wait, then call again.
+"""
 INGEST_NOT_FOUND: Reason.ValueType  # 25
 """NOT_FOUND. Client: create again."""
 FILE_NOT_FOUND: Reason.ValueType  # 26
@@ -279,12 +284,13 @@ UPLOAD_STALLED: Reason.ValueType  # 32
 resume with backoff.
 """
 BLOB_CORRUPT: Reason.ValueType  # 33
-"""DATA_LOSS. Stored bytes no longer match their digest. Client: alert somebody; uploading the
-same bytes again heals it.
+"""DATA_LOSS. Stored bytes no longer match their digest. Metadata of VerifyModel: `files` (names,
+comma-separated, at most 20) and `count`. Client: alert somebody; uploading the same bytes
+again heals it.
 """
 STORAGE_FAILED: Reason.ValueType  # 34
-"""DATA_LOSS. A write or a sync failed; bytes that were not committed are gone. Client: alert
-somebody.
+"""DATA_LOSS. A write or a sync failed; bytes that were not committed are gone. From VerifyModel:
+stored bytes could not be read; metadata as for BLOB_CORRUPT. Client: alert somebody.
 """
 TARGET_UNREACHABLE: Reason.ValueType  # 35
 """UNAVAILABLE with RetryInfo. A target could not do what it was asked. Metadata: `target`. In a
