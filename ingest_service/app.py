@@ -22,16 +22,19 @@ from ingest_service.formats import FormatLimits
 from ingest_service.formats.gguf import GgufLimits
 from ingest_service.forwarding import CutThrough, ForwardingSettings, Target, TargetBoard, Worker
 from ingest_service.ingests.identity import WrongStore, check_identity
+from ingest_service.ingests.import_boot import ImportBoot
+from ingest_service.ingests.imports import Imports
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.readiness import Readiness
 from ingest_service.ingests.recovery import Recovery
 from ingest_service.ingests.service import Ingests
 from ingest_service.ingests.sweep import Sweeper, SweepReport, SweepSettings
+from ingest_service.ingests.taking_in import TakingIn
 from ingest_service.ingests.uploads import Uploads
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
-from ingest_service.storage import FileExecutor, LocalBlobStore, Sha256
+from ingest_service.storage import FileExecutor, ImportFolder, LocalBlobStore, Sha256
 from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.posix import make_directory
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
@@ -85,14 +88,28 @@ class Service:
         self.ingests = Ingests(
             self.database, self.store, self.vetting, self.limits, target_names, clock=now, new_id=new_id
         )
+
+        def new_inspector(name: str, size_bytes: int) -> Inspector:
+            return Inspector(name, size_bytes, format_limits, self.executor)
+
         self.uploads = Uploads(
             self.database,
             self.store,
             self.limits,
             clock=now,
             new_hasher=lambda: Sha256(self.executor),
-            new_inspector=lambda name, size: Inspector(name, size, format_limits, self.executor),
+            new_inspector=new_inspector,
         )
+        import_folder = ImportFolder(settings.data_dir, self.executor)
+        self.imports = Imports(
+            self.store,
+            import_folder,
+            self.ingests,
+            TakingIn(self.database, self.store, import_folder, self.uploads, self.limits, clock=now),
+            self.limits,
+            new_inspector=new_inspector,
+        )
+        self.import_boot = ImportBoot(import_folder, self.imports, self.ingests)
         self.ingests.on_cancel(self.uploads.cancelled)
         self.watches = Watches(
             self.database, self.hub, max_watches=settings.max_watches, watch_seconds=settings.watch_seconds
@@ -153,7 +170,7 @@ class Service:
                 version=distribution_version("model-ingest-service"),
                 clock=now,
             ),
-            CatalogServicer(self.ingests, self.board),
+            CatalogServicer(self.ingests, self.imports, self.board),
         )
         self.readiness = Readiness(
             self.database, self.store, self.rpc.set_serving, period_seconds=settings.readiness_seconds
@@ -178,6 +195,7 @@ class Service:
         self.worker.start()
         self.sweeper.start()
         await self.readiness.start()
+        self.import_boot.start(look_for_files=self._settings.import_at_boot)
         _log.info("serving", extra={"listen": self._settings.listen, "port": self.port})
 
     async def stop(self, grace_seconds: float | None = None) -> None:
@@ -188,6 +206,9 @@ class Service:
         # The server's own grace is longer: uploads are ended by us, with a reason, before it cancels them.
         stopping = asyncio.create_task(self.rpc.stop(grace + _CLEAN_UP_SECONDS))
         self.watches.drain()
+        # At once: unlike clients, the folder is still there after the next boot.
+        await self.import_boot.stop()
+        await self.imports.stop()
         await self.uploads.drain(grace)
         await stopping
         await self.uploads.close()

@@ -10,11 +10,13 @@ from model_ingest.v1 import resources_pb2
 from model_ingest.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 
 from ingest_service.forwarding import TargetBoard
+from ingest_service.ingests.imports import Imports
 from ingest_service.ingests.service import Ingests
-from ingest_service.rpc.convert import model_message, target_message
+from ingest_service.rpc.convert import ingest_message, model_message, target_message
 from ingest_service.rpc.names import MODEL_PAGES, page_limit, parse_model_resource, parse_name_prefix
 from ingest_service.rpc.not_served import NotServedYet
 from ingest_service.rpc.pages import page_that_fits
+from ingest_service.rpc.parse import import_request
 
 
 def _not_served() -> Iterable[pb.VerifyModelResponse]:
@@ -24,8 +26,9 @@ def _not_served() -> Iterable[pb.VerifyModelResponse]:
 class CatalogServicer(CatalogServiceServicer):
     """Errors are raised as they are; the interceptor maps them (NotServedYet to UNIMPLEMENTED)."""
 
-    def __init__(self, ingests: Ingests, board: TargetBoard) -> None:
+    def __init__(self, ingests: Ingests, imports: Imports, board: TargetBoard) -> None:
         self._ingests = ingests
+        self._imports = imports
         self._board = board
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
@@ -55,7 +58,7 @@ class CatalogServicer(CatalogServiceServicer):
         raise NotServedYet
 
     async def ImportFile(self, request: pb.ImportFileRequest, context: Any) -> resources_pb2.Ingest:
-        raise NotServedYet
+        return ingest_message(await self._imports.import_file(import_request(request)))
 
     async def ListTargets(self, request: pb.ListTargetsRequest, context: Any) -> pb.ListTargetsResponse:
         return pb.ListTargetsResponse(targets=[target_message(one) for one in await self._board.look()])

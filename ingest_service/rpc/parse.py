@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
-from model_ingest.v1 import ingest_service_pb2, resources_pb2
+from model_ingest.v1 import catalog_service_pb2, ingest_service_pb2, resources_pb2
 
+from ingest_service.ingests.imports import ImportRequest
 from ingest_service.ingests.options import MAX_LIST, MAX_OPTIONS_BYTES, MAX_PARAMETERS_BYTES
 from ingest_service.ingests.requests import NewFile, NewIngest
 from ingest_service.vocabulary.errors import ArgumentInvalid, OptionUnsupported
@@ -22,8 +23,7 @@ def new_ingest(request: ingest_service_pb2.CreateIngestRequest) -> NewIngest:
     """What the client asks for; the domain judges it. Raises OptionUnsupported, ArgumentInvalid."""
     if len(request.files) > _MAX_FILES:
         raise OptionUnsupported(f"An ingest has at most {_MAX_FILES} files.", field="files")
-    if len(request.targets) > _MAX_TARGETS:
-        raise ArgumentInvalid(f"An ingest has at most {_MAX_TARGETS} targets.", field="targets")
+    _check_target_count(request.targets)
     if request.options.ByteSize() > MAX_OPTIONS_BYTES:
         raise OptionUnsupported(f"Options have at most {MAX_OPTIONS_BYTES} bytes.", field="options")
     return NewIngest(
@@ -34,6 +34,23 @@ def new_ingest(request: ingest_service_pb2.CreateIngestRequest) -> NewIngest:
         store_only=request.store_only,
         request_id=request.request_id,
     )
+
+
+def import_request(request: catalog_service_pb2.ImportFileRequest) -> ImportRequest:
+    """What the client asks for; the domain judges it. Raises ArgumentInvalid."""
+    _check_target_count(request.targets)
+    return ImportRequest(
+        file_name=request.file_name,
+        model=request.model,
+        targets=tuple(request.targets),
+        store_only=request.store_only,
+        request_id=request.request_id,
+    )
+
+
+def _check_target_count(targets: Sequence[str]) -> None:
+    if len(targets) > _MAX_TARGETS:
+        raise ArgumentInvalid(f"An ingest has at most {_MAX_TARGETS} targets.", field="targets")
 
 
 def ingest_states(states: Sequence[resources_pb2.Ingest.State.ValueType]) -> list[IngestState]:
