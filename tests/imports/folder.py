@@ -15,7 +15,7 @@ from model_ingest.v1.ingest_service_pb2 import GetIngestRequest, ListIngestsRequ
 from tests.support.files import digest
 from tests.support.service import RunningService
 
-GIVE_UP_SECONDS = 10.0
+GIVE_UP_SECONDS = 60.0
 STORED = resources_pb2.File.STATE_STORED
 
 
