@@ -10,7 +10,7 @@ from ingest_service.vocabulary.errors import NameInvalid
 _SUFFIX = ".gguf"
 #: Of a quantization, as llama.cpp, Ollama and those who publish models write it.
 _QUANTIZATION = re.compile(
-    r"(?P<model>.+)[.-](?P<tag>(?:UD-)?(?:I?Q[0-9][A-Z0-9_]*|TQ[0-9]_[0-9]|F16|BF16|F32|FP16|MXFP4|NVFP4))",
+    r"(?P<model>.+?)[.-](?P<tag>(?:UD-)?(?:I?Q[0-9][A-Z0-9_]*|TQ[0-9]_[0-9]|F16|BF16|F32|FP16|MXFP4|NVFP4))",
     re.IGNORECASE,
 )
 

@@ -1,8 +1,12 @@
-"""Services whose import folder is filled before they start, or while they run."""
+"""Fixtures of the fault tests, for those whose service is killed."""
 
 from __future__ import annotations
 
 import pytest
+
+from tests.faults.conftest import new_url
+
+__all__ = ["new_url"]
 
 
 @pytest.fixture(autouse=True)
