@@ -135,7 +135,18 @@ async def test_a_file_on_another_file_system_is_copied(storing: RunningService, 
         elsewhere.rmdir()
 
 
-NAMES = ["", ".", "..", "../ingest.db", "/etc/passwd", "a/b.gguf", ".hidden.gguf", "a\0b", "-x.gguf", "ü.gguf"]
+NAMES = [
+    "",
+    ".",
+    "..",
+    "../ingest.db",
+    "/etc/passwd",
+    "a/b.gguf",
+    ".hidden.gguf",
+    "a\0b",
+    "-x.gguf",
+    "ü.gguf",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

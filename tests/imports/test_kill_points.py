@@ -41,8 +41,8 @@ COPIED = (
 )  # fmt: skip
 #: These run always, the others with `make soak`.
 ALWAYS = {
-    ("shared:1:after", False), ("checkpoint:1:after", False), ("away:1:after", False),
-    ("aside_gone:1:before", False), ("checkpoint:2:after", True), ("source_gone:1:after", True),
+    ("away:1:after", False), ("aside_gone:1:before", False), ("checkpoint:2:after", True),
+    ("source_gone:1:after", True),
 }  # fmt: skip
 POINTS = [
     pytest.param(
@@ -74,7 +74,11 @@ def dropped(tmp_path: Path, *, copied: bool) -> Path:
 def check_not_lost(tmp_path: Path) -> None:
     """Whatever the point: without any boot somebody can still find the bytes."""
     data_dir = tmp_path / "data"
-    places = [*(data_dir / "import").iterdir(), *(data_dir / "uploads").glob("*.source"), blob(data_dir, DATA)]
+    places = [
+        *(data_dir / "import").iterdir(),
+        *(data_dir / "uploads").glob("*.source"),
+        blob(data_dir, DATA),
+    ]
     assert any(place.is_file() and place.read_bytes() == DATA for place in places)
 
 
@@ -101,6 +105,9 @@ async def test_a_boot_goes_on_with_what_a_killed_boot_began(
         await service.service.stop(0.0)
 
 
+@pytest.mark.parametrize(
+    "database_url", [pytest.param("sqlite", marks=pytest.mark.soak), "postgresql"], indirect=True
+)
 async def test_a_call_that_was_answered_is_gone_on_with_at_boot(
     database_url: str, tmp_path: Path, start_service: StartService
 ) -> None:

@@ -24,7 +24,6 @@ NOT_SERVED = {
     "CatalogService.VerifyModel",
     "CatalogService.DeleteModel",
     "CatalogService.DeployModel",
-    "CatalogService.ImportFile",
 }
 #: An empty request to one of these is a good one.
 ANSWERED = {

@@ -135,7 +135,7 @@ def test_whoever_opens_the_file_while_it_is_looked_at_does_not_end_the_process(t
     path = at_rest(tmp_path / "file", b"whole")
     # The kernel sends a signal then: by itself SIGIO, which kills.
     command = [sys.executable, "-c", _OPENED_AMID, str(path)]
-    child = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)  # noqa: S603
+    child = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
     assert (child.stdout, child.returncode) == ("the lease was broken\nTrue\n", 0), child.stderr
 
 
@@ -176,13 +176,13 @@ def btrfs(tmp_path: Path) -> Iterator[Path]:
     mounted.mkdir()
     with image.open("wb") as file:
         file.truncate(150 * 1024 * 1024)
-    subprocess.run(["mkfs.btrfs", "-q", str(image)], check=True)  # noqa: S603, S607
-    if subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=False).returncode:  # noqa: S603, S607
+    subprocess.run(["mkfs.btrfs", "-q", str(image)], check=True)
+    if subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=False).returncode:
         pytest.skip("no file system can be mounted here")
     try:
         yield mounted
     finally:
-        subprocess.run(["umount", str(mounted)], check=True)  # noqa: S603, S607
+        subprocess.run(["umount", str(mounted)], check=True)
 
 
 async def test_a_reflink_is_taken_where_there_is_one_whoever_else_has_the_file(
