@@ -24,7 +24,8 @@ class FormatFault(Exception):
     def as_error(self) -> FormatInvalid:
         """The same as the domain's error, which the client sees as FORMAT_INVALID."""
         metadata = {"rule": self.rule, "offset": str(self.offset), "field": self.field}
-        return FormatInvalid(self.message, field=self.field, metadata=metadata)
+        message = f"{self.message} (rule {self.rule}, byte {self.offset})"
+        return FormatInvalid(message, field=self.field, metadata=metadata)
 
 
 def refuse(rule: str, offset: int, field: str, message: str) -> NoReturn:
