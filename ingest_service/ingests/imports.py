@@ -111,9 +111,14 @@ class Imports:
         return await asyncio.shield(accepting)
 
     async def resume(self) -> None:
-        """What a crash left is gone on with; returns when that has ended. Never raises."""
+        """What a crash left is gone on with; returns when that has ended."""
         for file_id in await self._folder.claimed():
-            claim = await self._folder.claim_again(file_id)
+            try:
+                claim = await self._folder.claim_again(file_id)
+            except StorageFailed:
+                # One that cannot be opened is no reason to leave the others; the log has the cause.
+                _log.exception("left an import whose claim cannot be read", extra={"claim": file_id})
+                continue
             if claim is not None:
                 source = await self._taking_in.source_of(claim)
                 _log.info("going on with an import", extra={"ingest": claim.ingest_id, "file": claim.name})

@@ -16,7 +16,7 @@ from datetime import datetime
 
 from ingest_service.database import Database, Transaction
 from ingest_service.ingests.admission import Admission
-from ingest_service.ingests.file_moves import FileMoves
+from ingest_service.ingests.file_moves import FileMoves, failure_of
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.session import UploadSession
 from ingest_service.ingests.uploads import Uploads
@@ -28,6 +28,7 @@ from ingest_service.vocabulary.errors import (
     IngestNotFound,
     SizeMismatch,
     StorageFailed,
+    StorageFull,
 )
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Failure, File
@@ -139,7 +140,11 @@ class TakingIn:
         await self._store.remove_partial(begun.id)
         partial = await self._store.adopt(begun.id, source)
         if partial is None:
-            await self._check_room()
+            try:
+                await self._check_room()
+            except StorageFull as error:
+                await self._moves.fail(begun, failure_of(error))
+                raise
             return
         try:
             if await partial.size_bytes() == file.size_bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import signal
 import time
 from pathlib import Path
@@ -66,13 +65,14 @@ def is_at_rest(path: Path, identity: FileIdentity) -> bool:
 
 
 def can_reflink(source: SourceFile, directory: Path) -> bool:
-    """Tried with a file that is gone again."""
-    path = directory / f".probe-{secrets.token_hex(8)}"
+    """Tried with a file without a name: none is left behind, whatever comes."""
     try:
-        with posix.open_descriptor(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as made:
+        with posix.open_descriptor(directory, os.O_RDWR | os.O_TMPFILE) as made:
             return reflink(source.descriptor, made)
-    finally:
-        path.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in _CANNOT | {errno.EISDIR}:
+            raise
+        return False
 
 
 def reflink(source: int, made: int) -> bool:

@@ -9,13 +9,14 @@ reach, to `uploads/<file id>.source`, and `give_back` returns it.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import logging
 import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -74,7 +75,7 @@ class ImportFolder:
 
     async def names(self, limit: int) -> list[str]:
         """Files that lie there and seem complete, sorted; at most `limit`."""
-        return (await self._run(self._names))[:limit]
+        return await self._run(lambda: heapq.nsmallest(limit, self._names()))
 
     async def claim(self, file_id: str, ingest_id: str, source: SourceFile) -> Claim | None:
         """Says that this file is being taken in, durably; None while another is at it.
@@ -82,6 +83,8 @@ class ImportFolder:
         One that was left by a crash is gone on with as it is.
         """
         content = {"ingest": ingest_id, "name": source.path.name, **asdict(source.identity)}
+        # It may have another number when the machine has booted again.
+        del content["device"]
         return await self._claim(file_id, json.dumps(content).encode())
 
     async def claim_again(self, file_id: str) -> Claim | None:
@@ -167,9 +170,8 @@ class ImportFolder:
             return None
         return descriptor
 
-    def _names(self) -> list[str]:
+    def _names(self) -> Iterator[str]:
         newest = time.time() - self._settle_seconds
-        names = []
         with os.scandir(self._import) as entries:
             for entry in entries:
                 if entry.name.startswith(".") or entry.name.lower().endswith(_UNFINISHED_NAMES):
@@ -181,32 +183,35 @@ class ImportFolder:
                         extra = {"file": entry.name}
                         _log.info("left a file in the import folder: it is too young", extra=extra)
                     else:
-                        names.append(entry.name)
-        return sorted(names)
+                        yield entry.name
 
     async def _claim(self, file_id: str, content: bytes) -> Claim | None:
         if not _FILE_ID.fullmatch(file_id):
             raise ValueError("claims are named by ids that the service made")
         path = self._uploads / f"{file_id}.claim"
-        found = content
-        identity: FileIdentity | None = None
+        parsed: tuple[str, str, FileIdentity] | None = None
 
         def take() -> int | None:
-            nonlocal found
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            nonlocal parsed
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_CREAT if content else 0)
             try:
+                descriptor = os.open(path, flags, 0o600)
+            except FileNotFoundError:
+                return None
+            try:
+                device = self._import.stat().st_dev
                 if not posix.try_lock(descriptor) or not posix.is_same_file(descriptor, path):
                     os.close(descriptor)
                     return None
                 former = os.pread(descriptor, _MAX_CLAIM_BYTES, 0)
-                if _parsed(former) is not None:
-                    found = former
-                elif content:
+                parsed = _parsed(former, device)
+                if parsed is None and content:
+                    parsed = _parsed(content, device)
                     os.ftruncate(descriptor, 0)
                     posix.write_all(descriptor, 0, [content])
                     os.fsync(descriptor)
                     posix.sync_directory(self._uploads)
-                else:
+                elif parsed is None:
                     # Its writer was killed before it had answered anybody.
                     path.unlink()
                     os.close(descriptor)
@@ -222,7 +227,6 @@ class ImportFolder:
             raise posix.storage_error(error) from error
         if descriptor is None:
             return None
-        parsed = _parsed(found)
         assert parsed is not None
         ingest_id, name, identity = parsed
         return Claim(file_id, ingest_id, name, identity, descriptor)
@@ -272,10 +276,10 @@ class ImportFolder:
             raise posix.storage_error(error) from error
 
 
-def _parsed(content: bytes) -> tuple[str, str, FileIdentity] | None:
+def _parsed(content: bytes, device: int) -> tuple[str, str, FileIdentity] | None:
     try:
         values = json.loads(content)
         ingest_id, name = values.pop("ingest"), values.pop("name")
-        return ingest_id, name, FileIdentity(**values)
+        return ingest_id, name, FileIdentity(device=device, **values)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

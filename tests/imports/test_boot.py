@@ -144,7 +144,7 @@ async def test_a_claim_of_an_ingest_that_nobody_knows_gives_the_file_back(
     aside = data_dir / "uploads" / "0123abcd.source"
     aside.write_bytes(DATA)
     (data_dir / "uploads" / "0123abcd.claim").write_text(
-        '{"ingest": "f00", "name": "model.gguf", "device": 1, "inode": 2, "size_bytes": 3, "modified_ns": 4}'
+        '{"ingest": "f00", "name": "model.gguf", "inode": 2, "size_bytes": 3, "modified_ns": 4}'
     )
     (data_dir / "uploads" / "0123abce.claim").write_text('{"ingest": "f0')
     service = await start_service(import_at_boot="false")

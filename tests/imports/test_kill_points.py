@@ -1,7 +1,7 @@
 """`kill -9` at every named step of an import: afterwards the model is stored, or its file is in the folder.
 
-Breaks when: a file's last name goes before its bytes are stored, a boot cuts bytes that are somebody's file, or
-does not go on with what was begun.
+Breaks when: a file's last name goes before its bytes are stored, a boot cuts bytes that are somebody's file,
+or does not go on with what was begun.
 """
 
 from __future__ import annotations

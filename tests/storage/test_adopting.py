@@ -47,7 +47,7 @@ async def test_a_file_at_rest_gets_a_second_name_where_there_is_no_reflink(
             pytest.skip("this file system has reflinks")
     assert await adopted(store, path, executor)
     assert (data_dir / "uploads" / f"{ID}.part").stat().st_ino == path.stat().st_ino
-    assert [name for name in os.listdir(data_dir / "uploads") if not name.startswith(".")] == [f"{ID}.part"]
+    assert [path.name for path in (data_dir / "uploads").glob("[!.]*")] == [f"{ID}.part"]
 
 
 def second_name(path: Path) -> None:
