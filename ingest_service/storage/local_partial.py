@@ -47,11 +47,9 @@ class LocalPartial:
         await self._run(lambda descriptor: self._cut(descriptor, size_bytes))
 
     def _cut(self, descriptor: int, size_bytes: int) -> None:
-        found = os.fstat(descriptor)
-        if found.st_size == size_bytes:
+        if os.fstat(descriptor).st_size == size_bytes:
             return
-        can_write = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
-        if can_write and found.st_nlink == 1:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR:
             os.ftruncate(descriptor, size_bytes)
         else:
             # An imported file that has kept its own name: its bytes are committed all at once or not at all,
