@@ -17,7 +17,7 @@ class FormatFault(Exception):
     def __init__(self, rule: str, offset: int, field: str, message: str) -> None:
         self.rule = rule
         self.offset = offset
-        self.field = clean(field, _MAX_SHOWN_BYTES)
+        self.field = clean(field, _MAX_SHOWN_BYTES) or "(no name)"
         self.message = clean(message, 1024)
         super().__init__(f"{rule} at byte {offset}, {self.field}: {self.message}")
 
