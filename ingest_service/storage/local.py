@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -264,7 +265,8 @@ class LocalBlobStore:
     def _open_locked(path: Path) -> int | None:
         try:
             # Bytes that have another name as well are somebody's file, adopted: never to be written here.
-            is_shared = path.stat(follow_symlinks=False).st_nlink > 1
+            found = path.stat(follow_symlinks=False)
+            is_shared = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
             access = os.O_RDONLY if is_shared else os.O_RDWR
             descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
