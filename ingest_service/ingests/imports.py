@@ -127,12 +127,16 @@ class Imports:
     async def stop(self) -> None:
         """Ends at once; what is not done yet is gone on with at the next boot."""
         self._stopping = True
-        while self._tasks or self._calls:
-            # A task that has not begun yet could not let go of what it was given.
-            await asyncio.sleep(0)
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait({*self._tasks, *self._calls}, return_when=asyncio.FIRST_COMPLETED)
+        # First: a call that is being accepted may begin one more.
+        while self._calls:
+            await asyncio.wait(set(self._calls))
+        # A task that has not begun yet could not let go of what it was given.
+        await asyncio.sleep(0)
+        # Once each: a second cancel would break off the letting go.
+        for task in self._tasks:
+            task.cancel()
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
 
     async def _accept(
         self, request: ImportRequest, *, may_end_former: bool
