@@ -31,19 +31,22 @@ from ingest_service.forwarding import (
 )
 from ingest_service.ingests.deploying import Deploying
 from ingest_service.ingests.identity import WrongStore, check_identity
+from ingest_service.ingests.import_boot import ImportBoot
+from ingest_service.ingests.imports import Imports
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.readiness import Readiness
 from ingest_service.ingests.recovery import Recovery
 from ingest_service.ingests.removal import Removal
 from ingest_service.ingests.service import Ingests
 from ingest_service.ingests.sweep import Sweeper, SweepReport, SweepSettings
+from ingest_service.ingests.taking_in import TakingIn
 from ingest_service.ingests.uploads import Uploads
 from ingest_service.ingests.verify import Verifications
 from ingest_service.ingests.verify_rounds import VerifyRounds, VerifySettings
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
-from ingest_service.storage import FileExecutor, LocalBlobStore, LocalScanner, Sha256
+from ingest_service.storage import FileExecutor, ImportFolder, LocalBlobStore, LocalScanner, Sha256
 from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.posix import make_directory
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
@@ -100,14 +103,28 @@ class Service:
         self.deploying = Deploying(
             self.database, self.store, self.vetting, self.limits, target_names, clock=now, new_id=new_id
         )
+
+        def new_inspector(name: str, size_bytes: int) -> Inspector:
+            return Inspector(name, size_bytes, format_limits, self.executor)
+
         self.uploads = Uploads(
             self.database,
             self.store,
             self.limits,
             clock=now,
             new_hasher=lambda: Sha256(self.executor),
-            new_inspector=lambda name, size: Inspector(name, size, format_limits, self.executor),
+            new_inspector=new_inspector,
         )
+        import_folder = ImportFolder(settings.data_dir, self.executor)
+        self.imports = Imports(
+            self.store,
+            import_folder,
+            self.ingests,
+            TakingIn(self.database, self.store, import_folder, self.uploads, self.limits, clock=now),
+            self.limits,
+            new_inspector=new_inspector,
+        )
+        self.import_boot = ImportBoot(import_folder, self.imports, self.ingests)
         self.ingests.on_cancel(self.uploads.cancelled)
         self.watches = Watches(
             self.database, self.hub, max_watches=settings.max_watches, watch_seconds=settings.watch_seconds
@@ -186,7 +203,14 @@ class Service:
                 version=distribution_version("model-ingest-service"),
                 clock=now,
             ),
-            CatalogServicer(self.ingests, self.board, self.verifications, self.removal, self.deploying),
+            CatalogServicer(
+                self.ingests,
+                self.board,
+                imports=self.imports,
+                verifications=self.verifications,
+                removal=self.removal,
+                deploying=self.deploying,
+            ),
         )
         self.readiness = Readiness(
             self.database, self.store, self.rpc.set_serving, period_seconds=settings.readiness_seconds
@@ -212,6 +236,7 @@ class Service:
         self.sweeper.start()
         self.verify_rounds.start()
         await self.readiness.start()
+        self.import_boot.start(look_for_files=self._settings.import_at_boot)
         _log.info("serving", extra={"listen": self._settings.listen, "port": self.port})
 
     async def stop(self, grace_seconds: float | None = None) -> None:
@@ -226,6 +251,9 @@ class Service:
         # Before the uploads' grace: reading beside them would only make them slower.
         await self.verify_rounds.stop()
         await self.rehasher.close()
+        # At once: unlike clients, the folder is still there after the next boot.
+        await self.import_boot.stop()
+        await self.imports.stop()
         await self.uploads.drain(grace)
         await stopping
         await self.uploads.close()

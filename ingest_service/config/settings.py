@@ -193,6 +193,10 @@ SETTINGS: tuple[Setting, ...] = (
         "BLOB_GRACE_SECONDS", "86400", _number(0, 365 * 86400),
         "stored bytes that nothing refers to are removed after this long",
     ),
+    Setting(
+        "IMPORT_AT_BOOT", "true", _boolean,
+        "take in the files that lie in DATA_DIR/import/ when the service starts (docs/import.md)",
+    ),
     Setting("SWEEP_SECONDS", "60", _number(0.1, 86400), "how often expiry and removal are looked at"),
     Setting(
         "VERIFY_DAYS", "0", _number(0, 3650),
@@ -255,6 +259,7 @@ class Settings:
     free_floor_bytes: int
     upload_expiry_seconds: float
     blob_grace_seconds: float
+    import_at_boot: bool
     sweep_seconds: float
     verify_days: float
     verify_bytes_per_second: int

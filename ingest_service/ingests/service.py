@@ -64,8 +64,9 @@ class Ingests:
         """`listener` is called after each committed cancel, so that a running upload ends at once."""
         self._cancel_listeners.append(listener)
 
-    async def create(self, request: NewIngest) -> Ingest:
-        """A new ingest, or the one that this request_id made before.
+    async def create(self, request: NewIngest, *, needs_room: bool = True) -> Ingest:
+        """A new ingest, or the one that this request_id made before. `needs_room`: its bytes are not on the
+        store's disk already.
 
         Raises the errors of `check_new_ingest`, RequestIdReused, StorageFull.
         """
@@ -93,7 +94,7 @@ class Ingests:
                 and fits(blob, file)
             }
             missing = sum(file.size_bytes for file in request.files if file.file_name not in stored)
-            if missing:
+            if missing and needs_room:
                 await self._admission.check(tx, missing, usable)
             return await self._accepting.insert(tx, request, name, stored, request.fingerprint())
 
@@ -111,6 +112,10 @@ class Ingests:
         if ingest is None:
             raise IngestNotFound
         return ingest
+
+    async def by_request_id(self, request_id: str) -> Ingest | None:
+        """The ingest that this request_id made, if there is one."""
+        return await self._database.transact(lambda tx: tx.ingests.by_request_id(request_id))
 
     async def page(
         self, *, model: str, states: Sequence[IngestState], before_number: int | None, limit: int

@@ -1,4 +1,4 @@
-"""CatalogService: wire to domain and back. What this version does not serve answers UNIMPLEMENTED."""
+"""CatalogService: wire to domain and back."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from model_ingest.v1.catalog_service_pb2_grpc import CatalogServiceServicer
 
 from ingest_service.forwarding import TargetBoard
 from ingest_service.ingests.deploying import Deploying, DeployRequest
+from ingest_service.ingests.imports import Imports
 from ingest_service.ingests.removal import Removal
 from ingest_service.ingests.service import Ingests
 from ingest_service.ingests.verify import Verifications
@@ -23,23 +24,25 @@ from ingest_service.rpc.convert import (
     verify_message,
 )
 from ingest_service.rpc.names import MODEL_PAGES, page_limit, parse_model_resource, parse_name_prefix
-from ingest_service.rpc.not_served import NotServedYet
 from ingest_service.rpc.pages import page_that_fits
-from ingest_service.rpc.parse import target_names
+from ingest_service.rpc.parse import import_request, target_names
 
 
 class CatalogServicer(CatalogServiceServicer):
-    """Errors are raised as they are; the interceptor maps them (NotServedYet to UNIMPLEMENTED)."""
+    """Errors are raised as they are; the interceptor maps them."""
 
     def __init__(
         self,
         ingests: Ingests,
         board: TargetBoard,
+        *,
+        imports: Imports,
         verifications: Verifications,
         removal: Removal,
         deploying: Deploying,
     ) -> None:
         self._ingests = ingests
+        self._imports = imports
         self._board = board
         self._verifications = verifications
         self._removal = removal
@@ -82,7 +85,7 @@ class CatalogServicer(CatalogServiceServicer):
         return ingest_message(await self._deploying.deploy(wanted))
 
     async def ImportFile(self, request: pb.ImportFileRequest, context: Any) -> resources_pb2.Ingest:
-        raise NotServedYet
+        return ingest_message(await self._imports.import_file(import_request(request)))
 
     async def ListTargets(self, request: pb.ListTargetsRequest, context: Any) -> pb.ListTargetsResponse:
         return pb.ListTargetsResponse(targets=[target_message(one) for one in await self._board.look()])

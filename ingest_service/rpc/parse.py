@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, SerializeToJsonError
-from model_ingest.v1 import ingest_service_pb2, resources_pb2
+from model_ingest.v1 import catalog_service_pb2, ingest_service_pb2, resources_pb2
 
+from ingest_service.ingests.imports import ImportRequest
 from ingest_service.ingests.options import MAX_LIST, MAX_OPTIONS_BYTES, MAX_PARAMETERS_BYTES
 from ingest_service.ingests.requests import NewFile, NewIngest
 from ingest_service.vocabulary.errors import ArgumentInvalid, OptionUnsupported
@@ -40,6 +41,17 @@ def target_names(targets: Sequence[str]) -> tuple[str, ...]:
     if len(targets) > _MAX_TARGETS:
         raise ArgumentInvalid(f"A request has at most {_MAX_TARGETS} targets.", field="targets")
     return tuple(targets)
+
+
+def import_request(request: catalog_service_pb2.ImportFileRequest) -> ImportRequest:
+    """What the client asks for; the domain judges it. Raises ArgumentInvalid."""
+    return ImportRequest(
+        file_name=request.file_name,
+        model=request.model,
+        targets=target_names(request.targets),
+        store_only=request.store_only,
+        request_id=request.request_id,
+    )
 
 
 def ingest_states(states: Sequence[resources_pb2.Ingest.State.ValueType]) -> list[IngestState]:

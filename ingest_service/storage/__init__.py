@@ -3,21 +3,27 @@
 from ingest_service.storage.base import BlobReader, BlobStore, PartialFile
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.hashing import Sha256
+from ingest_service.storage.import_folder import Claim, ImportFolder
 from ingest_service.storage.local import LocalBlobStore
 from ingest_service.storage.local_scan import LocalScanner
 from ingest_service.storage.placed import NotPlaced, PlacedBy
 from ingest_service.storage.scan import BlobScan, BlobScanner
+from ingest_service.storage.source_file import FileIdentity, SourceFile
 
 __all__ = [
     "BlobReader",
     "BlobScan",
     "BlobScanner",
     "BlobStore",
+    "Claim",
     "FileExecutor",
+    "FileIdentity",
+    "ImportFolder",
     "LocalBlobStore",
     "LocalScanner",
     "NotPlaced",
     "PartialFile",
     "PlacedBy",
     "Sha256",
+    "SourceFile",
 ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ingest_service.storage.placed import PlacedBy
+from ingest_service.storage.source_file import SourceFile
 
 Buffer = bytes | memoryview
 
@@ -71,6 +72,20 @@ class BlobStore(Protocol):
 
     async def create_partial(self, partial_id: str) -> PartialFile:
         """A new, empty partial, locked. Raises WriterBusy if there is one already."""
+        ...
+
+    async def adopts(self, source: SourceFile) -> bool:
+        """`adopt` would very likely do it: no room is needed for the file."""
+        ...
+
+    async def adopt(self, partial_id: str, source: SourceFile) -> PartialFile | None:
+        """A new partial, locked, with the bytes that the file has now, without copying them; None if the
+        store cannot do that, or not safely: copy them then. Not durable before `sync`.
+
+        What is written to the partial or cut from it never reaches the file, but for bytes that somebody
+        writes to the file the partial may have them too: whoever publishes it looks whether the file has
+        changed. Raises WriterBusy if there is a partial already.
+        """
         ...
 
     async def open_partial(self, partial_id: str) -> PartialFile | None:

@@ -9,17 +9,19 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from ingest_service.storage import posix
+from ingest_service.storage import adopting, posix
 from ingest_service.storage.base import BlobReader, PartialFile
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.local_blob import LocalBlobReader
 from ingest_service.storage.local_partial import LocalPartial
 from ingest_service.storage.placed import NotPlaced, PlacedBy
 from ingest_service.storage.placing import Placing, why_not_adoptable
+from ingest_service.storage.source_file import SourceFile
 from ingest_service.vocabulary.errors import BlobCorrupt, WriterBusy
 
 _T = TypeVar("_T")
@@ -27,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 _LOCK_WAIT_SECONDS = 10.0
 _LOCK_POLL_SECONDS = 0.01
+#: A file of somebody else's that was written to within this time may not be complete.
+SETTLE_SECONDS = 5.0
 _PROBE = b"model-ingest write probe\n"
 #: What may become a path: ids that the service made, digests that it parsed; never a client's words.
 _PARTIAL_ID = re.compile(r"[0-9A-Za-z]{1,64}")
@@ -44,11 +48,14 @@ def blob_path(directory: Path, sha256: str) -> Path:
 class LocalBlobStore:
     """Blobs as files `blobs/sha256-<hex>`, partials as `uploads/<id>.part`; see `base.BlobStore`."""
 
-    def __init__(self, data_directory: Path, executor: FileExecutor) -> None:
+    def __init__(
+        self, data_directory: Path, executor: FileExecutor, *, settle_seconds: float = SETTLE_SECONDS
+    ) -> None:
         self._blobs = data_directory / "blobs"
         self._uploads = data_directory / "uploads"
         self._locks = self._uploads / ".locks"
         self._executor = executor
+        self._settle_seconds = settle_seconds
 
     async def prepare(self) -> None:
         """Makes the directories. `blobs/` is open to readers: another container may read it."""
@@ -61,22 +68,36 @@ class LocalBlobStore:
 
     async def create_partial(self, partial_id: str) -> PartialFile:
         path = self._partial_path(partial_id)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-        def create() -> int:
-            try:
-                descriptor = os.open(path, flags, 0o600)
-            except FileExistsError:
-                raise WriterBusy from None
-            # Between open and lock a booting process may have taken it for an orphan, and removed it.
-            if not posix.try_lock(descriptor) or not posix.is_same_file(descriptor, path):
-                os.close(descriptor)
-                raise WriterBusy
-            return descriptor
-
-        descriptor = await self._open(create)
+        descriptor = await self._open(self._create_locked, path)
         assert descriptor is not None
         return LocalPartial(partial_id, path, descriptor, self._executor)
+
+    async def adopts(self, source: SourceFile) -> bool:
+        def look() -> bool:
+            return adopting.can_reflink(source, self._uploads) or adopting.may_share(
+                source, self._uploads, self._settle_seconds
+            )
+
+        return await self._run(look)
+
+    async def adopt(self, partial_id: str, source: SourceFile) -> PartialFile | None:
+        path = self._partial_path(partial_id)
+
+        def adopt() -> int | None:
+            descriptor = self._create_locked(path)
+            try:
+                if adopting.reflink(source.descriptor, descriptor):
+                    return descriptor
+                path.unlink()
+                os.close(descriptor)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                os.close(descriptor)
+                raise
+            return adopting.share(source, path, self._settle_seconds)
+
+        descriptor = await self._open(adopt)
+        return None if descriptor is None else LocalPartial(partial_id, path, descriptor, self._executor)
 
     async def open_partial(self, partial_id: str) -> PartialFile | None:
         path = self._partial_path(partial_id)
@@ -233,9 +254,26 @@ class LocalBlobStore:
         return blob_path(self._blobs, sha256)
 
     @staticmethod
+    def _create_locked(path: Path) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, flags, 0o600)
+        except FileExistsError:
+            raise WriterBusy from None
+        # Between open and lock a booting process may have taken it for an orphan, and removed it.
+        if not posix.try_lock(descriptor) or not posix.is_same_file(descriptor, path):
+            os.close(descriptor)
+            raise WriterBusy
+        return descriptor
+
+    @staticmethod
     def _open_locked(path: Path) -> int | None:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # Bytes that have another name as well are somebody's file, adopted: never to be written here.
+            found = path.stat(follow_symlinks=False)
+            is_shared = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+            access = os.O_RDONLY if is_shared else os.O_RDWR
+            descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         if not posix.try_lock(descriptor):

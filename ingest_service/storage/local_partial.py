@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ingest_service.storage import posix
+from ingest_service.storage.adopting import replace_by_empty
 from ingest_service.storage.base import Buffer
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.vocabulary.errors import StorageFailed
@@ -42,7 +44,17 @@ class LocalPartial:
         return await self._run(lambda descriptor: os.pread(descriptor, size_bytes, offset))
 
     async def truncate(self, size_bytes: int) -> None:
-        await self._run(lambda descriptor: os.ftruncate(descriptor, size_bytes))
+        await self._run(lambda descriptor: self._cut(descriptor, size_bytes))
+
+    def _cut(self, descriptor: int, size_bytes: int) -> None:
+        if os.fstat(descriptor).st_size == size_bytes:
+            return
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR:
+            os.ftruncate(descriptor, size_bytes)
+        else:
+            # An imported file that has kept its own name: its bytes are committed all at once or not at all,
+            # so these never were, and they are not ours to cut.
+            replace_by_empty(descriptor, self._path)
 
     async def sync(self) -> None:
         parent_synced = self._parent_synced

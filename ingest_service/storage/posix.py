@@ -15,7 +15,7 @@ from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFa
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: The process or the machine is short of something for the moment; the bytes are where they were.
-_NOT_NOW = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+NOT_NOW = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _MAX_VECTORS = 1024
 
 
@@ -23,7 +23,7 @@ def storage_error(error: OSError) -> IngestError:
     """The house's error for a failed file call; the system's own words go to the log, not to the client."""
     if error.errno in _NO_ROOM:
         return StorageFull("The store has no room for more bytes.")
-    if error.errno in _NOT_NOW:
+    if error.errno in NOT_NOW:
         return BackendDown("The service cannot open more files right now; ask again.")
     return StorageFailed("The store failed to keep the bytes; those that were not committed are gone.")
 

@@ -116,6 +116,7 @@ TABLE: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "FREE_FLOOR_BYTES": (256 * _MEBIBYTE, {"0": 0, str(2**62): 2**62}, ["-1", str(2**62 + 1)]),
     "UPLOAD_EXPIRY_SECONDS": (604800.0, {"1": 1.0, "31536000": 31_536_000.0}, ["0", "31536001", "nan"]),
     "BLOB_GRACE_SECONDS": (86400.0, {"0": 0.0, "31536000": 31_536_000.0}, ["-1", "31536001", "inf"]),
+    "IMPORT_AT_BOOT": (True, {"off": False}, ["", "maybe"]),
     "SWEEP_SECONDS": (60.0, {"0.1": 0.1, "86400": 86400.0}, ["0", "86401"]),
     "VERIFY_DAYS": (0.0, {"0.5": 0.5, "3650": 3650.0}, ["-1", "3651", "nan"]),
     "VERIFY_BYTES_PER_SECOND": (50_000_000, {"0": 0, str(2**40): 2**40}, ["-1", str(2**40 + 1), "1.5"]),

@@ -20,8 +20,10 @@ from ingest_service.app import Service
 from ingest_service.config import load_settings
 from ingest_service.ingests.file_moves import FileMoves
 from ingest_service.ingests.pipeline import ChunkPipeline
+from ingest_service.ingests.service import Ingests
 from ingest_service.ingests.session import UploadSession
-from ingest_service.storage import LocalBlobStore, posix
+from ingest_service.ingests.taking_in import TakingIn
+from ingest_service.storage import ImportFolder, LocalBlobStore, adopting, posix
 from ingest_service.storage.local_partial import LocalPartial
 from ingest_service.telemetry.logs import configure_logs
 
@@ -32,12 +34,18 @@ STEPS = (
 )  # fmt: skip
 
 
+#: The same of an import, beside those.
+IMPORT_STEPS = (
+    "made", "claim", "adopt", "shared", "chunk", "look", "away", "end", "aside_gone", "source_gone",
+)  # fmt: skip
+
+
 class KillSwitch:
     """Counts steps; at the chosen one the process is gone."""
 
     def __init__(self, point: str, *, armed: bool) -> None:
         self.step, number, self.phase = point.split(":")
-        assert self.step in STEPS
+        assert self.step in STEPS + IMPORT_STEPS
         assert self.phase in {"before", "after"}
         self.number = int(number)
         self.armed = armed
@@ -89,12 +97,22 @@ def install(switch: KillSwitch) -> None:
         (LocalBlobStore, "publish", "publish"),
         (FileMoves, "stored", "stored"),
         (UploadSession, "complete", "complete"),
+        (Ingests, "create", "made"),
+        (ImportFolder, "claim", "claim"),
+        (LocalBlobStore, "adopt", "adopt"),
+        (adopting, "_locked", "shared"),
+        (UploadSession, "chunk", "chunk"),
+        (TakingIn, "_check_unchanged", "look"),
+        (ImportFolder, "take_away", "away"),
+        (ImportFolder, "end", "end"),
+        (ImportFolder, "_remove_source", "source_gone"),
     ):
         switch.wrap(owner, name, lambda *_, step=step: step)
     # FileMoves.move(self, file, state)
     rows = {"VERIFYING": "verifying", "PUBLISHING": "publishing"}
     switch.wrap(FileMoves, "move", lambda _self, _file, state, *_: rows.get(str(state)))
     switch.wrap(Path, "rename", lambda path, *_: "rename" if path.suffix == ".part" else None)
+    switch.wrap(Path, "unlink", lambda path, *_: "aside_gone" if path.suffix == ".source" else None)
     switch.wrap(posix, "sync_directory", lambda path: "dirsync" if path.name == "blobs" else None)
 
 

@@ -32,6 +32,7 @@ from ingest_service.storage import (
     PartialFile,
     PlacedBy,
     Sha256,
+    SourceFile,
 )
 from ingest_service.storage.base import Buffer
 from ingest_service.vocabulary.records import File, Ingest
@@ -162,6 +163,14 @@ class HookedStore:
         await self._hooks.run("open_partial")
         opened = await self._store.open_partial(partial_id)
         return None if opened is None else HookedPartial(opened, self._hooks)
+
+    async def adopts(self, source: SourceFile) -> bool:
+        return await self._store.adopts(source)
+
+    async def adopt(self, partial_id: str, source: SourceFile) -> PartialFile | None:
+        await self._hooks.run("adopt")
+        adopted = await self._store.adopt(partial_id, source)
+        return None if adopted is None else HookedPartial(adopted, self._hooks)
 
     def read_partial(self, partial_id: str) -> AbstractAsyncContextManager[BlobReader]:
         return self._store.read_partial(partial_id)

@@ -1,8 +1,7 @@
-"""Every RPC of the protos is served, or answers UNIMPLEMENTED and is listed as such in the README."""
+"""Every RPC of the protos is served."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import grpc
@@ -13,16 +12,12 @@ from model_ingest.v1 import catalog_service_pb2, ingest_service_pb2
 
 from tests.rpc.refusals import error_of, refused_without_reason
 from tests.rpc.scenes import Scene
-from tests.support.service import ROOT
 
 SERVICES = [
     ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"],
     catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"],
 ]
 METHODS = {f"{service.name}.{method.name}": method for service in SERVICES for method in service.methods}
-NOT_SERVED = {
-    "CatalogService.ImportFile",
-}
 #: An empty request to one of these is a good one.
 ANSWERED = {
     "IngestService.ListIngests",
@@ -52,23 +47,9 @@ def _kind(streaming: bool) -> str:
     return "stream" if streaming else "unary"
 
 
-def readme_list() -> set[str]:
-    """Names of RPCs in the README's section of what is missing."""
-    readme = (ROOT / "README.md").read_text()
-    section = re.search(r"^## What is not there yet$(.*?)(?=^## |\Z)", readme, re.MULTILINE | re.DOTALL)
-    assert section is not None, "README.md has no section `What is not there yet`"
-    return set(re.findall(r"`((?:Ingest|Catalog)Service\.\w+)`", section[1]))
-
-
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("name", sorted(METHODS))
-async def test_an_rpc_is_served_or_says_that_it_is_not(shared: Scene, name: str) -> None:
-    if name in NOT_SERVED:
-        refusal = await refused_without_reason(
-            answer_of(shared, METHODS[name]), grpc.StatusCode.UNIMPLEMENTED
-        )
-        assert refusal.message == f"This version does not serve {name.partition('.')[2]} yet."
-        return
+async def test_an_rpc_is_served(shared: Scene, name: str) -> None:
     if name in ANSWERED:
         await answer_of(shared, METHODS[name])
         return
@@ -78,11 +59,7 @@ async def test_an_rpc_is_served_or_says_that_it_is_not(shared: Scene, name: str)
 
 
 def test_the_list_names_rpcs_that_exist() -> None:
-    assert set(METHODS) >= NOT_SERVED | ANSWERED
-
-
-def test_the_readme_lists_exactly_what_is_not_served() -> None:
-    assert readme_list() == NOT_SERVED
+    assert set(METHODS) >= ANSWERED
 
 
 @pytest.mark.asyncio(loop_scope="module")

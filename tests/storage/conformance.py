@@ -10,11 +10,13 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
-from ingest_service.storage import BlobStore, PartialFile
+from ingest_service.storage import BlobStore, FileExecutor, PartialFile
 from ingest_service.vocabulary.errors import BlobCorrupt, StorageFailed, WriterBusy
+from tests.storage.sources import at_rest, opened
 
 ID = "0123456789abcdef01234567"
 OTHER = "f" * 24
@@ -337,3 +339,66 @@ class BlobStoreConformance:
         with pytest.raises(ValueError, match="parsed digests"):
             async with store.open_blob(sha256):
                 pass
+
+    async def test_an_adopted_file_is_a_partial_of_its_bytes_that_is_published_as_any_other(
+        self, store: BlobStore, tmp_path: Path, executor: FileExecutor
+    ) -> None:
+        path = at_rest(tmp_path / "theirs", b"whole")
+        async with opened(path, executor) as source:
+            partial = await store.adopt(ID, source)
+            # A store that never can says so before.
+            assert await store.adopts(source) <= (partial is not None)
+        if partial is None:
+            assert await store.partial_ids() == []
+            return
+        assert (await partial.size_bytes(), await partial.read(0, 9)) == (5, b"whole")
+        await partial.sync()
+        await partial.close()
+        # It is found again, after a crash for example.
+        partial = await reopened(store, ID)
+        await partial.truncate(5)
+        await store.publish(ID, digest(b"whole"))
+        await partial.close()
+        assert await content(store, digest(b"whole")) == b"whole"
+
+    async def test_an_adopted_file_is_left_whole_when_its_partial_is_cut_written_to_or_removed(
+        self, store: BlobStore, tmp_path: Path, executor: FileExecutor
+    ) -> None:
+        path = at_rest(tmp_path / "theirs", b"whole")
+        async with opened(path, executor) as source:
+            partial = await store.adopt(ID, source)
+        if partial is None:
+            return
+        await partial.close()
+        partial = await reopened(store, ID)
+        await partial.truncate(0)
+        assert await partial.size_bytes() == 0
+        await partial.write(0, [b"other bytes"])
+        await partial.sync()
+        with pytest.raises(WriterBusy):
+            await store.open_partial(ID)
+        assert await partial.read(0, 99) == b"other bytes"
+        assert path.read_bytes() == b"whole"
+        await partial.close()
+        assert await store.remove_partial(ID)
+        async with opened(path, executor) as source:
+            partial = await store.adopt(ID, source)
+        assert partial is not None
+        await partial.remove()
+        assert path.read_bytes() == b"whole"
+        assert await store.partial_ids() == []
+
+    async def test_nothing_is_adopted_where_there_is_a_partial_and_an_adopted_one_is_locked(
+        self, store: BlobStore, again: BlobStore, tmp_path: Path, executor: FileExecutor
+    ) -> None:
+        path = at_rest(tmp_path / "theirs", b"whole")
+        partial = await store.create_partial(ID)
+        async with opened(path, executor) as source:
+            with pytest.raises(WriterBusy):
+                await again.adopt(ID, source)
+            await partial.remove()
+            partial_or_none = await again.adopt(ID, source)
+        if partial_or_none is not None:
+            with pytest.raises(WriterBusy):
+                await store.open_partial(ID)
+            await partial_or_none.remove()

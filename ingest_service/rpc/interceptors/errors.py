@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 from grpc import aio
 
-from ingest_service.rpc.not_served import NotServedYet
 from ingest_service.rpc.status import CODES, to_status
 from ingest_service.rpc.undecodable import UndecodableMessage, checked, checked_stream, safe_deserializer
 from ingest_service.vocabulary.errors import IngestError
@@ -82,9 +81,6 @@ async def _refuse(error: Exception, context: Any, method: str) -> NoReturn:
     if isinstance(error, UndecodableMessage):
         message = "The message is no valid protobuf of this method's request type."
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
-    if isinstance(error, NotServedYet):
-        name = method.rpartition("/")[2]
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"This version does not serve {name} yet.")
     fault_id = secrets.token_hex(8)
     _log.error("unforeseen fault", exc_info=error, extra={"method": method, "fault": fault_id})
     message = f"An unforeseen fault of the service; its log has it under {fault_id}."

@@ -74,11 +74,23 @@ class CatalogCalls(ABC):
         return await self._connection.unary(self._connection.catalog.DeployModel, request)
 
     async def import_file(
-        self, file_name: str, *, name: str, targets: Sequence[str] = (), request_id: str | None = None
+        self,
+        file_name: str,
+        *,
+        name: str,
+        targets: Sequence[str] = (),
+        store_only: bool = False,
+        request_id: str | None = None,
     ) -> Ingest:
-        """Takes in a file that lies in the service's `import/` folder."""
+        """Takes in a file that lies in the service's `import/` folder; the answer comes before its bytes are
+        stored (`wait` follows it).
+        """
         request = ImportFileRequest(
-            file_name=file_name, model=name, targets=targets, request_id=request_id or str(uuid.uuid4())
+            file_name=file_name,
+            model=name,
+            targets=targets,
+            store_only=store_only,
+            request_id=request_id or str(uuid.uuid4()),
         )
         return await self._connection.unary(self._connection.catalog.ImportFile, request)
 

@@ -166,11 +166,19 @@ class Client:
         return self._run(self._async.deploy(model, targets=targets, request_id=request_id))
 
     def import_file(
-        self, file_name: str, *, name: str, targets: Sequence[str] = (), request_id: str | None = None
+        self,
+        file_name: str,
+        *,
+        name: str,
+        targets: Sequence[str] = (),
+        store_only: bool = False,
+        request_id: str | None = None,
     ) -> Ingest:
         """See AsyncClient.import_file."""
         return self._run(
-            self._async.import_file(file_name, name=name, targets=targets, request_id=request_id)
+            self._async.import_file(
+                file_name, name=name, targets=targets, store_only=store_only, request_id=request_id
+            )
         )
 
     def list_targets(self) -> list[Target]:

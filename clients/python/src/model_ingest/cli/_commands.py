@@ -67,6 +67,15 @@ async def push(client: AsyncClient, options: argparse.Namespace, session: Sessio
     return 0
 
 
+async def import_file(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
+    """Has the service take in a file of its import folder, and follows it."""
+    ingest = await client.import_file(
+        options.file, name=options.name, targets=options.target, store_only=options.store_only
+    )
+    session.ingest = ingest
+    return await _started(client, ingest, options, session)
+
+
 async def watch(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
     """Follows an ingest; ends as the push would have."""
     return await _follow(client, options.ingest, options, session, after_sequence=options.after)
@@ -141,6 +150,7 @@ async def targets(client: AsyncClient, options: argparse.Namespace, session: Ses
 
 COMMANDS: dict[str, Command] = {
     "push": push,
+    "import": import_file,
     "watch": watch,
     "status": status,
     "ls": listing,

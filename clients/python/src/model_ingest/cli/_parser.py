@@ -26,14 +26,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(str(error))
     if options.command == "push":
         _check_push(parser, options)
+    if options.command in {"push", "import"} and options.store_only and options.target:
+        parser.error("--store-only deploys nowhere: it cannot go with --target")
     return options
 
 
 def _check_push(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not options.path and not options.role and options.modelfile is None:
         parser.error("name the files to push: PATH, --role or --modelfile")
-    if options.store_only and options.target:
-        parser.error("--store-only deploys nowhere: it cannot go with --target")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=summary, description=summary, parents=[common], epilog=_EPILOG)
 
     _add_push(add("push", "send a model and follow it until it runs"))
+
+    importing = add("import", "have the service take in a file of its import folder, and follow it")
+    importing.add_argument("file", metavar="FILE", help="the file's name in the service's import/ folder")
+    importing.add_argument("--name", required=True, help="the model's name on Ollama, e.g. llama3:8b")
+    _add_targets(importing, "deploy to this target (none given: to all)")
+    _add_store_only(importing)
+    _add_detach(importing)
 
     watch = add("watch", "follow an ingest to its end")
     _add_ingest(watch)
@@ -122,7 +129,7 @@ def _add_push(push: argparse.ArgumentParser) -> None:
         help="an Ollama Modelfile: its options, and its files (a PATH here stands in for its FROM)",
     )
     push.add_argument("--quantize", metavar="TYPE", help="have Ollama quantize to this, e.g. Q4_K_M")
-    push.add_argument("--store-only", action="store_true", help="only keep the model, deploy it nowhere")
+    _add_store_only(push)
     push.add_argument(
         "--declare-digest", action="store_true", help="hash first: bytes that are stored already are not sent"
     )
@@ -141,6 +148,10 @@ def _add_targets(parser: argparse.ArgumentParser, summary: str) -> None:
     parser.add_argument(
         "--target", action="append", default=[], metavar="NAME", help=f"{summary}; may be repeated"
     )
+
+
+def _add_store_only(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store-only", action="store_true", help="only keep the model, deploy it nowhere")
 
 
 def _add_detach(parser: argparse.ArgumentParser) -> None:

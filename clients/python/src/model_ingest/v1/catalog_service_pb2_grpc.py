@@ -30,8 +30,7 @@ class CatalogServiceStub:
     """Tells what is stored and where it runs, and changes it.
 
     Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator). Calls
-    that this version does not serve yet end with UNIMPLEMENTED; the README lists them.
+    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     def __init__(self, channel):
@@ -81,8 +80,7 @@ class CatalogServiceServicer:
     """Tells what is stored and where it runs, and changes it.
 
     Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator). Calls
-    that this version does not serve yet end with UNIMPLEMENTED; the README lists them.
+    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     def ListModels(self, request, context):
@@ -218,8 +216,7 @@ class CatalogService:
     """Tells what is stored and where it runs, and changes it.
 
     Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator). Calls
-    that this version does not serve yet end with UNIMPLEMENTED; the README lists them.
+    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     @staticmethod

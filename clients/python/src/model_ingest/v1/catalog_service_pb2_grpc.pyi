@@ -31,8 +31,7 @@ class CatalogServiceStub:
     """Tells what is stored and where it runs, and changes it.
 
     Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator). Calls
-    that this version does not serve yet end with UNIMPLEMENTED; the README lists them.
+    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     @_typing.overload
@@ -99,8 +98,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     """Tells what is stored and where it runs, and changes it.
 
     Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator). Calls
-    that this version does not serve yet end with UNIMPLEMENTED; the README lists them.
+    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -163,8 +161,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tells what is stored and where it runs, and changes it.
 
     Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator). Calls
-    that this version does not serve yet end with UNIMPLEMENTED; the README lists them.
+    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     @_abc_1.abstractmethod
