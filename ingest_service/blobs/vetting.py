@@ -8,6 +8,7 @@ from ingest_service.formats import RULES_VERSION, FormatLimits, format_for
 from ingest_service.storage import BlobStore, FileExecutor
 from ingest_service.vocabulary.errors import BlobCorrupt
 from ingest_service.vocabulary.records import Blob, Inspection
+from ingest_service.vocabulary.states import BlobState
 
 
 class Vetting:
@@ -47,4 +48,6 @@ class Vetting:
         return await self._live(sha256)
 
     async def _live(self, sha256: str) -> Blob | None:
-        return await self._database.read(lambda tx: tx.blobs.live(sha256))
+        found = await self._database.read(lambda tx: tx.blobs.some([sha256]))
+        blob = found.get(sha256)
+        return blob if blob is not None and blob.state is BlobState.LIVE else None

@@ -151,7 +151,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "ALLOW_TRAILING_BYTES", "false", _boolean,
-        "take a GGUF that has more bytes than its tensors need; Ollama up to 0.5 reads them as further layers",
+        "take a GGUF with bytes behind its tensors; Ollama up to 0.5 reads them as further layers",
     ),
     Setting(
         "ALLOW_UNSAFE_TEMPLATES", "false", _boolean,

@@ -55,7 +55,7 @@ class Attempt:
         self._moves = DeploymentMoves(database, lease, clock)
         self._turn = TargetTurn(database, lease, settings.lease_seconds)
         client = OllamaClient(target)
-        push = BlobPush(client, store, vetting, self._moves, target, beside)
+        push = BlobPush(client, store, vetting, self._moves, target, beside=beside)
         self._driver = Driver(client, push, self._moves, self._turn, breaker)
 
     async def run(self) -> None:

@@ -30,6 +30,7 @@ class BlobPush:
         vetting: Vetting,
         moves: DeploymentMoves,
         target: Target,
+        *,
         beside: CutThrough | None,
     ) -> None:
         self._client = client

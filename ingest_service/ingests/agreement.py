@@ -1,7 +1,7 @@
 """What a file's header says against what the request says it is, and the files of a model against each other.
 
-The rules are ours, X1 to X3: security.md asks for them (section 3, split files; section 1e, names and content)
-without numbers of their own.
+The rules' ids are ours, X1 to X3: security.md asks for them (section 3, split files; section 1e, names and
+content) without numbers of their own.
 """
 
 from __future__ import annotations

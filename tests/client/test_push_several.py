@@ -18,11 +18,13 @@ from tests.client.test_cli_process import run
 from tests.conftest import StartService
 from tests.ollama_emulator import OllamaEmulator, sample_gguf
 from tests.support.files import digest
+from tests.support.models import ADAPTER, MODEL, PROJECTOR, model
 from tests.support.service import RunningService
 
-WEIGHTS = sample_gguf()
-MMPROJ = sample_gguf({"general.type": "mmproj"})
-LORA = sample_gguf({"general.type": "adapter"})
+WEIGHTS = model()
+MMPROJ = model(kv=PROJECTOR)
+LORA = model(kv=ADAPTER)
+F16 = {**MODEL, "general.alignment": 32, "general.file_type": 1}
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ async def test_a_path_stands_in_for_from_and_options_of_the_line_are_added(
     allowing: RunningService, emulator: OllamaEmulator, files: Path
 ) -> None:
     (files / "Modelfile").write_text("FROM llama3\nSYSTEM x\n")
-    weights = sample_gguf({"general.file_type": 1}, [("token_embd.weight", (32, 2), 1, None)])
+    weights = sample_gguf(F16, [("token_embd.weight", (32, 2), 1, None)])
     (files / "f16.gguf").write_bytes(weights)
     arguments = ["--modelfile", files / "Modelfile", "--name", "m", "--quantize", "Q8_0"]
     ended = await run(allowing.address, "push", files / "f16.gguf", *arguments)

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import struct
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,21 +15,11 @@ from model_ingest import AsyncClient, Ingest
 from model_ingest.v1.resources_pb2 import File
 
 from tests.client.test_cli_process import end, run, start
+from tests.support.models import beginning, model
 
 
-def write_gguf(path: Path, padding_bytes: int) -> Path:
-    """A GGUF header with one string in it, then random bytes."""
-
-    def text(value: bytes) -> bytes:
-        return struct.pack("<Q", len(value)) + value
-
-    header = b"GGUF" + struct.pack("<IQQ", 3, 0, 1)
-    header += text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama")
-    with path.open("wb") as file:
-        file.write(header)
-        for _ in range(padding_bytes // 2**20):
-            file.write(os.urandom(2**20))
-        file.write(os.urandom(padding_bytes % 2**20))
+def write_gguf(path: Path, size_bytes: int = 0) -> Path:
+    path.write_bytes(model(size_bytes))
     return path
 
 
@@ -105,7 +94,7 @@ async def test_there_and_back(service: Service, tmp_path: Path):
 
 
 async def test_refusals(service: Service, tmp_path: Path):
-    good = write_gguf(tmp_path / "good.gguf", 10)
+    good = write_gguf(tmp_path / "good.gguf")
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"no model at all")
     empty = tmp_path / "empty.gguf"
@@ -129,7 +118,8 @@ async def _pushing(
     service: Service, tmp_path: Path, size_bytes: int = 6 * 2**30
 ) -> tuple[asyncio.subprocess.Process, str]:
     """A push of a file that is large enough to be met in the middle."""
-    path = write_gguf(tmp_path / "large.gguf", 0)
+    path = tmp_path / "large.gguf"
+    path.write_bytes(beginning(size_bytes, 1000))
     os.truncate(path, size_bytes)
     process = await start(service.address, "push", path, "--name", "large")
     assert process.stdout is not None

@@ -28,6 +28,7 @@ from ingest_service.storage import FileExecutor, LocalBlobStore
 from ingest_service.vocabulary.errors import UploadClosed, WriterBusy, WriterSuperseded
 from ingest_service.vocabulary.records import File
 from ingest_service.vocabulary.states import FileRole, FileState
+from tests.support.formats import ACCEPTED, vetting
 
 COUNT = 50
 SIZE = 1000
@@ -92,7 +93,13 @@ class Load:
         self._database = database
         store = LocalBlobStore(directory, executor)
         self._ingests = Ingests(
-            database, store, Limits(), ("a", "b"), clock=self._now, new_id=lambda: secrets.token_hex(12)
+            database,
+            store,
+            vetting(database, store, executor),
+            Limits(),
+            ("a", "b"),
+            clock=self._now,
+            new_id=lambda: secrets.token_hex(12),
         )
         self._moves = FileMoves(database, self._now)
 
@@ -144,7 +151,7 @@ class Load:
             self.report.acknowledged[file.ingest_id] = size
         await self._moves.move(file, FileState.VERIFYING)
         await self._moves.move(file, FileState.PUBLISHING, sha256=sha256, committed_size=SIZE)
-        stored = await self._moves.stored(file, "gguf")
+        stored = await self._moves.stored(file, ACCEPTED)
         assert stored.state is FileState.STORED
         self.report.stored.append(file.ingest_id)
 

@@ -9,13 +9,14 @@ import pytest
 from ingest_service.database import Database, Transaction
 from ingest_service.vocabulary.states import BlobState, FileState
 from tests.database.records import NOON, digest, file, ingest, insert, later, opened, sql
+from tests.support.formats import ACCEPTED
 
 BLOB = digest(1)
 REFERRING = {FileState.PUBLISHING, FileState.STORED}
 
 
 async def _make(database: Database) -> None:
-    await database.transact(lambda tx: tx.blobs.make_live(BLOB, 100, "gguf", NOON))
+    await database.transact(lambda tx: tx.blobs.make_live(BLOB, 100, ACCEPTED, NOON))
 
 
 async def _mark(database: Database) -> bool:

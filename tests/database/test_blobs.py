@@ -7,13 +7,15 @@ import asyncio
 import pytest
 
 from ingest_service.database import Database
-from ingest_service.vocabulary.records import Blob
+from ingest_service.formats import RULES_VERSION
+from ingest_service.vocabulary.records import Blob, Inspection
 from ingest_service.vocabulary.states import BlobState
 from tests.database.records import NOON, digest, later, opened, sql
+from tests.support.formats import ACCEPTED
 
 
-async def _make(database: Database, seed: int = 1, size: int = 100, file_format: str = "gguf") -> None:
-    await database.transact(lambda tx: tx.blobs.make_live(digest(seed), size, file_format, NOON))
+async def _make(database: Database, seed: int = 1, size: int = 100) -> None:
+    await database.transact(lambda tx: tx.blobs.make_live(digest(seed), size, ACCEPTED, NOON))
 
 
 async def _mark(database: Database, state: BlobState) -> None:
@@ -24,15 +26,24 @@ async def test_published_bytes_are_live(database: Database) -> None:
     assert await database.transact(lambda tx: tx.blobs.live(digest(1))) is None
     await _make(database)
     found = await database.transact(lambda tx: tx.blobs.live(digest(1)))
-    assert found == Blob(digest(1), 100, BlobState.LIVE, "gguf", NOON)
+    assert found == Blob(digest(1), 100, BlobState.LIVE, "gguf", NOON, RULES_VERSION, {}, NOON)
 
 
-async def test_a_live_blob_stays_as_it_is(database: Database) -> None:
+async def test_a_live_blob_is_as_old_as_it_was_and_known_as_it_was_last_read(database: Database) -> None:
     await _make(database)
-    await database.transact(lambda tx: tx.blobs.make_live(digest(1), 100, "unknown", later(9)))
+    newer = Inspection("gguf", RULES_VERSION + 1, {"architecture": "llama"})
+    await database.transact(lambda tx: tx.blobs.make_live(digest(1), 100, newer, later(9)))
     assert await database.transact(lambda tx: tx.blobs.live(digest(1))) == Blob(
-        digest(1), 100, BlobState.LIVE, "gguf", NOON
+        digest(1), 100, BlobState.LIVE, "gguf", NOON, RULES_VERSION + 1, newer.facts, later(9)
     )
+
+
+async def test_a_blob_that_newer_rules_have_accepted(database: Database) -> None:
+    await _make(database)
+    newer = Inspection("gguf", RULES_VERSION + 1, {"architecture": "llama"})
+    await database.transact(lambda tx: tx.blobs.accept(digest(1), newer))
+    found = await database.transact(lambda tx: tx.blobs.live(digest(1)))
+    assert found == Blob(digest(1), 100, BlobState.LIVE, "gguf", NOON, RULES_VERSION + 1, newer.facts, NOON)
 
 
 @pytest.mark.parametrize("state", [BlobState.DELETING, BlobState.CORRUPT])
@@ -43,10 +54,10 @@ async def test_one_on_its_way_out_counts_as_absent_until_it_is_published_again(
     await _mark(database, state)
     assert await database.transact(lambda tx: tx.blobs.live(digest(1))) is None
     assert await database.read(lambda tx: tx.blobs.totals()) == (0, 0)
-    await _make(database, size=101, file_format="unknown")
+    await _make(database, size=101)
     found = await database.transact(lambda tx: tx.blobs.live(digest(1)))
     assert found is not None
-    assert (found.state, found.size_bytes, found.format) == (BlobState.LIVE, 101, "unknown")
+    assert (found.state, found.size_bytes) == (BlobState.LIVE, 101)
 
 
 async def test_the_same_bytes_published_by_many_at_once_are_one_blob(

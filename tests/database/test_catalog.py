@@ -10,6 +10,7 @@ from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Failure, Ingest, Model
 from ingest_service.vocabulary.states import DeploymentState, FileState, IngestState
 from tests.database.records import NOON, deployment, digest, file, get, ingest, insert, later
+from tests.support.formats import ACCEPTED
 
 
 def _stored(seed: int, model: str = "a:latest", *, at: datetime = NOON) -> Ingest:
@@ -125,7 +126,7 @@ async def test_one_cancelled_while_its_file_was_published_does_not_turn_up(datab
 
 async def test_formats_come_from_the_blobs(database: Database) -> None:
     await insert(database, _stored(1))
-    await database.transact(lambda tx: tx.blobs.make_live(digest(1), 100, "gguf", later(0)))
+    await database.transact(lambda tx: tx.blobs.make_live(digest(1), 100, ACCEPTED, later(0)))
     found = await _model(database)
     assert found is not None
     assert {key: blob.format for key, blob in found.blobs.items()} == {digest(1): "gguf"}

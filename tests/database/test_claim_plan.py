@@ -41,6 +41,7 @@ async def _with_history(database: Database) -> None:
                     "role": "MODEL", "state": "STORED", "size_bytes": 1, "committed_size": 1,
                     "declared_sha256": None,
                     "sha256": digest(index), "deduplicated": False, "writer_epoch": 1,
+                    "inspected": True,
                     "progress_at": later(0),
                 }
                 for index, one in enumerate(ids)

@@ -19,6 +19,7 @@ from ingest_service.ingests.service import Ingests
 from ingest_service.storage import FileExecutor, LocalBlobStore
 from ingest_service.vocabulary.records import Event, NewEvent
 from ingest_service.vocabulary.states import FileRole
+from tests.support.formats import vetting
 from tests.support.postgres import PostgresCluster
 
 
@@ -73,7 +74,9 @@ async def history(database: Database, tmp_path: Path) -> AsyncIterator[History]:
     await store.prepare()
     hub = Hub()
     database.on_event(hub.wake)
-    ingests = Ingests(database, store, Limits(), [], clock=now, new_id=new_id)
+    ingests = Ingests(
+        database, store, vetting(database, store, executor), Limits(), [], clock=now, new_id=new_id
+    )
     request = NewIngest("m", [NewFile("model.gguf", FileRole.MODEL, 1000)])
     ingest = await ingests.create(request)
     watches = Watches(database, hub, max_watches=250)

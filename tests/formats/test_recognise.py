@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest_service.formats import MAGIC_BYTES, format_for, recognise
+from ingest_service.formats.recognise import MAGIC_BYTES, format_for, recognise
 from ingest_service.vocabulary.errors import FormatInvalid
 from ingest_service.vocabulary.reasons import Reason
 from tests.ollama_emulator import sample_gguf

@@ -174,7 +174,7 @@ async def test_a_clock_behind_the_databases_hammers_nobody(world: World, emulato
     worker = Worker(
         world.database, world.store, world.hub, world.targets,
         ForwardingSettings(retry_seconds=2, poll_seconds=0.05),
-        owner="late", clock=lambda: now() - timedelta(seconds=10),
+        owner="late", vetting=world.vetting, clock=lambda: now() - timedelta(seconds=10),
     )  # fmt: skip
     worker.start()
     try:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ingest_service.vocabulary.records import Deployment, Event, Ingest
 from ingest_service.vocabulary.states import FileRole
 from tests.ollama_emulator import OllamaEmulator
 from tests.support.files import digest
+from tests.support.formats import ACCEPTED, vetting
 
 BOUND_SECONDS = 30.0
 SHORT = {"blob_head": "head", "blob_post": "post"}
@@ -36,9 +38,17 @@ def now() -> datetime:
 class World:
     """Makes stored ingests, runs workers on them, and tells what became of both."""
 
-    def __init__(self, database: Database, store: LocalBlobStore, blobs: Path, targets: list[Target]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        store: LocalBlobStore,
+        executor: FileExecutor,
+        blobs: Path,
+        targets: list[Target],
+    ) -> None:
         self.database = database
         self.store = store
+        self.vetting = vetting(database, store, executor)
         self.blobs = blobs
         self.targets = targets
         self.hub = Hub()
@@ -56,7 +66,7 @@ class World:
         names = [target.name for target in self.targets]
         limits = Limits(allow_from=True, allow_safetensors=True)
         self.ingests = Ingests(
-            self.database, self.store, limits, names, clock=now, new_id=lambda: next(self._ids)
+            self.database, self.store, self.vetting, limits, names, clock=now, new_id=lambda: next(self._ids)
         )
 
     async def stored(self, data: bytes, model: str = "m", targets: Iterable[str] = ()) -> str:
@@ -83,7 +93,8 @@ class World:
             await partial.sync()
             await partial.close()
             await self.store.publish(partial.partial_id, sha256)
-        await self.database.transact(lambda tx: tx.blobs.make_live(sha256, len(data), file_format, now()))
+        inspection = replace(ACCEPTED, format=file_format)
+        await self.database.transact(lambda tx: tx.blobs.make_live(sha256, len(data), inspection, now()))
         return sha256
 
     def blob_path(self, data: bytes) -> Path:
@@ -106,6 +117,7 @@ class World:
             ForwardingSettings(**(fast | settings)),
             owner=owner,
             clock=now,
+            vetting=self.vetting,
         )
         worker.start()
         self._workers.append(worker)
@@ -184,7 +196,7 @@ async def open_world(database: Database, directory: Path, *emulators: OllamaEmul
     store = LocalBlobStore(directory, executor)
     await store.prepare()
     targets = [Target(chr(ord("a") + index), emulator.url) for index, emulator in enumerate(emulators)]
-    world = World(database, store, directory / "blobs", targets)
+    world = World(database, store, executor, directory / "blobs", targets)
     try:
         yield world
     finally:

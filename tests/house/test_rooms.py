@@ -26,6 +26,7 @@ FORBIDDEN: dict[str, set[str]] = {
     },
     "forwarding": {"grpc", "grpc_status", "google.protobuf", "google.rpc", "model_ingest", "sqlalchemy"},
     "events": {"grpc", "google.protobuf", "model_ingest", "sqlalchemy", "httpx"},
+    "blobs": {"grpc", "google.protobuf", "model_ingest", "sqlalchemy", "httpx", "os", "pathlib"},
     "formats": {"grpc", "google.protobuf", "model_ingest", "sqlalchemy", "httpx", "asyncio"},
     "storage": {"grpc", "google.protobuf", "model_ingest", "sqlalchemy", "httpx"},
     "database": {"grpc", "google.protobuf", "model_ingest", "httpx"},

@@ -30,6 +30,7 @@ from ingest_service.storage import FileExecutor, LocalBlobStore, Sha256
 from ingest_service.vocabulary.errors import Draining, IngestError
 from ingest_service.vocabulary.states import FileRole
 from tests.storage.descriptors import open_files
+from tests.support.formats import inspectors, vetting
 
 FILE_NAME = "model.gguf"
 #: Only a process that is stuck needs so long for one answer.
@@ -135,12 +136,20 @@ class _Process:
         self._database = Database(f"sqlite+aiosqlite:///{directory / 'test.db'}")
         store = LocalBlobStore(self._data_dir, self._executor)
         self._store = store
-        self._ingests = Ingests(self._database, store, _LIMITS, [], clock=self._now, new_id=new_id)
+        self._vetting = vetting(self._database, store, self._executor)
+        self._ingests = Ingests(
+            self._database, store, self._vetting, _LIMITS, [], clock=self._now, new_id=new_id
+        )
         self._uploads = Uploads(
-            self._database, store, _LIMITS, clock=self._now, new_hasher=lambda: Sha256(self._executor)
+            self._database,
+            store,
+            _LIMITS,
+            clock=self._now,
+            new_hasher=lambda: Sha256(self._executor),
+            new_inspector=inspectors(self._executor),
         )
         self._ingests.on_cancel(self._uploads.cancelled)
-        self._recovery = Recovery(self._database, store, clock=self._now)
+        self._recovery = Recovery(self._database, store, self._vetting, clock=self._now)
         self._sweeper = Sweeper(
             self._database, store, self._recovery, SweepSettings(), owner=new_id(), clock=self._now
         )

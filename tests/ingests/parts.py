@@ -37,6 +37,7 @@ from ingest_service.storage.base import Buffer
 from ingest_service.vocabulary.records import File, Ingest
 from ingest_service.vocabulary.states import FileRole, FileState, IngestState
 from tests.support.files import digest, gguf
+from tests.support.formats import inspectors, vetting
 
 _T = TypeVar("_T")
 Hook = Callable[[], Awaitable[None]]
@@ -257,14 +258,22 @@ class Parts:
         self.local = LocalBlobStore(data_dir, executor)
         self.store = HookedStore(self.local, hooks)
         self.limits = Limits()
-        self.ingests = Ingests(database, self.store, self.limits, [], clock=clock, new_id=new_id)
+        self.vetting = vetting(database, self.store, executor)
+        self.ingests = Ingests(
+            database, self.store, self.vetting, self.limits, [], clock=clock, new_id=new_id
+        )
         self.uploads = self.new_uploads()
 
     def new_uploads(self, **limits: Any) -> Uploads:
         """Another set of uploads on the same database and store, as after a restart."""
         self.limits = replace(self.limits, **limits)
         self.uploads = Uploads(
-            self.database, self.store, self.limits, clock=clock, new_hasher=self.new_hasher
+            self.database,
+            self.store,
+            self.limits,
+            clock=clock,
+            new_hasher=self.new_hasher,
+            new_inspector=inspectors(self.executor),
         )
         return self.uploads
 

@@ -15,7 +15,7 @@ async def test_what_was_stored_meanwhile_is_not_given_up(parts: Parts) -> None:
     await parts.push(ingest, DATA)
     stored = await parts.ingests.get(ingest.id)
     await parts.database.transact(lambda tx: _forwarding(tx, stored.id))
-    recovery = Recovery(parts.database, parts.store, clock=clock)
+    recovery = Recovery(parts.database, parts.store, parts.vetting, clock=clock)
     sweeper = Sweeper(parts.database, parts.store, recovery, SweepSettings(), owner=new_id(), clock=clock)
     assert await sweeper._expire_one(ingest.files[0], clock()) is False
     assert (await parts.ingests.get(ingest.id)).state is IngestState.FORWARDING

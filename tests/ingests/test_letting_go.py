@@ -20,6 +20,7 @@ from ingest_service.vocabulary.records import Ingest
 from ingest_service.vocabulary.states import FileState
 from tests.ingests.parts import KIBIBYTE, Parts, clock, eventually, model_bytes, raising, send_chunks
 from tests.support.files import digest
+from tests.support.formats import vetting
 
 DATA = model_bytes(300 * KIBIBYTE)
 PART = 64 * KIBIBYTE
@@ -47,7 +48,7 @@ async def test_no_checkpoint_is_recorded_after_the_partial_was_let_go_of(
             await upload.chunk(2 * PART, DATA[2 * PART : 3 * PART], None)
     parts.hooks.clear()
     second = Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}")
-    await Recovery(second, parts.local, clock=clock).at_boot()
+    await Recovery(second, parts.local, vetting(second, parts.local, parts.executor), clock=clock).at_boot()
     await second.close()
     other.execute("COMMIT")
     other.close()

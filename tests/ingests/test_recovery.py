@@ -52,7 +52,7 @@ def path_of(parts: Parts, file: File) -> Path:
 
 async def recover(parts: Parts) -> None:
     """Boots twice: a boot may itself be cut off, and the next one begins anew."""
-    recovery = Recovery(parts.database, parts.store, clock=clock)
+    recovery = Recovery(parts.database, parts.store, parts.vetting, clock=clock)
     await recovery.at_boot()
     ingests, _ = await parts.ingests.page(model="", states=(), before_number=None, limit=100)
     await recovery.at_boot()
@@ -220,7 +220,9 @@ async def test_a_publication_whose_sync_fails_is_not_believed(
     ingest = await crashed(parts_on_sqlite, FileState.PUBLISHING, partial=DATA)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", broken)
-        await Recovery(parts_on_sqlite.database, parts_on_sqlite.store, clock=clock).at_boot()
+        await Recovery(
+            parts_on_sqlite.database, parts_on_sqlite.store, parts_on_sqlite.vetting, clock=clock
+        ).at_boot()
     await check_failed(parts_on_sqlite, ingest, Reason.STORAGE_FAILED)
     assert parts_on_sqlite.blob(DATA) is None
     assert parts_on_sqlite.partials() == []

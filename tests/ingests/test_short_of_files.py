@@ -26,7 +26,7 @@ async def test_a_repair_that_cannot_open_a_file_leaves_its_row_as_it_is(
     parts_on_sqlite: Parts, monkeypatch: pytest.MonkeyPatch, state: FileState, where: str, number: int
 ) -> None:
     ingest = await crashed(parts_on_sqlite, state, partial=DATA, committed=len(DATA))
-    recovery = Recovery(parts_on_sqlite.database, parts_on_sqlite.store, clock=clock)
+    recovery = Recovery(parts_on_sqlite.database, parts_on_sqlite.store, parts_on_sqlite.vetting, clock=clock)
 
     def none_left(path: Any, *args: Any, **more: Any) -> int:
         if where in str(path):
@@ -47,6 +47,8 @@ async def test_one_partial_that_cannot_be_cut_does_not_stop_the_boot(parts_on_sq
     first = await crashed(parts_on_sqlite, FileState.UPLOADING, partial=DATA, committed=10)
     second = await crashed(parts_on_sqlite, FileState.UPLOADING, partial=DATA, committed=10)
     parts_on_sqlite.hooks.before["truncate"] = raising(StorageFailed("EIO"), times=1)
-    await Recovery(parts_on_sqlite.database, parts_on_sqlite.store, clock=clock).at_boot()
+    await Recovery(
+        parts_on_sqlite.database, parts_on_sqlite.store, parts_on_sqlite.vetting, clock=clock
+    ).at_boot()
     kept = [len(parts_on_sqlite.kept(await parts_on_sqlite.file(ingest))) for ingest in (first, second)]
     assert sorted(kept) == [10, len(DATA)]

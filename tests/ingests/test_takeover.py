@@ -21,6 +21,7 @@ from ingest_service.vocabulary.records import File, Ingest
 from ingest_service.vocabulary.states import FileState
 from tests.ingests.parts import KIBIBYTE, Gate, Parts, clock, eventually, model_bytes, send_chunks
 from tests.support.files import digest
+from tests.support.formats import inspectors
 
 DATA = model_bytes(50 * KIBIBYTE)
 COMMITTED = 1000
@@ -46,7 +47,12 @@ async def other_process(parts: Parts) -> AsyncIterator[Uploads]:
     """Uploads of another process on the same database and directory; no hook stops it."""
     store = LocalBlobStore(parts.data_dir, parts.executor)
     uploads = Uploads(
-        parts.database, store, parts.limits, clock=clock, new_hasher=lambda: Sha256(parts.executor)
+        parts.database,
+        store,
+        parts.limits,
+        clock=clock,
+        new_hasher=lambda: Sha256(parts.executor),
+        new_inspector=inspectors(parts.executor),
     )
     yield uploads
     await uploads.close()

@@ -108,7 +108,7 @@ async def test_a_publication_that_fails_is_seen_through_by_the_next_boot_or_swee
     await eventually(lambda: not parts.uploads._background)
     file = await parts.file(ingest)
     assert (file.state, parts.kept(file)) == (FileState.PUBLISHING, DATA)
-    await Recovery(parts.database, parts.store, clock=clock).of_the_dead()
+    await Recovery(parts.database, parts.store, parts.vetting, clock=clock).of_the_dead()
     assert (await parts.file(ingest)).state is FileState.STORED
     assert parts.blob(DATA) == DATA
 

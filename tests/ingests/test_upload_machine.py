@@ -24,16 +24,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from ingest_service.formats import FormatLimits, FormatReader
 from tests.ingests.lives import Life, Refused
 from tests.support.files import digest, gguf
 
 KIBIBYTE = 1024
-#: Bytes of a file's head that decide what it is.
-HEAD_BYTES = 64
 OPEN_STATES = {"PENDING", "UPLOADING"}
 #: Counted from the newest; mostly one file, so that histories of it get long.
 WHICH = st.sampled_from([0, 0, 0, 1])
-SIZE = st.integers(128, 64 * KIBIBYTE)
+SIZE = st.integers(400, 64 * KIBIBYTE)
 MOST_FILES = 6
 LENGTH = st.integers(1, 20 * KIBIBYTE)
 SHARE = st.floats(0, 1)
@@ -61,8 +60,9 @@ class Sent:
 
     def takes(self, fresh: bytes) -> bool:
         """False if these bytes show that it is no model."""
-        head = (self.received + fresh)[:HEAD_BYTES]
-        return len(head) < HEAD_BYTES or head.startswith(b"GGUF")
+        reader = FormatReader("model.gguf", len(self.data), FormatLimits())
+        reader.feed(self.received + fresh)
+        return reader.error is None
 
 
 class UploadMachine(RuleBasedStateMachine):
@@ -114,8 +114,9 @@ class UploadMachine(RuleBasedStateMachine):
         """The second writer brings other bytes, and perhaps fewer, than the first had sent."""
         file = self._opened(which)
         at = len(file.received)
-        if file.call is not None and HEAD_BYTES <= at < len(file.data):
-            self._chunk(file, at, harmed(file.data[at : at + lost]))
+        wrong = harmed(file.data[at : at + lost])
+        if file.call is not None and wrong and file.takes(wrong):
+            self._chunk(file, at, wrong)
         self._begin(file)
         at = len(file.received)
         if file.call is not None and at < len(file.data):

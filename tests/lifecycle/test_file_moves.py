@@ -23,6 +23,7 @@ from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Deployment, Failure, File, Ingest
 from ingest_service.vocabulary.states import DeploymentState, FileState, IngestState
 from tests.database.records import deployment, digest, file, get, ingest, insert, later
+from tests.support.formats import ACCEPTED
 
 EPOCH = 3
 _FAILURE = Failure(Reason.DIGEST_MISMATCH, "other bytes")
@@ -162,7 +163,7 @@ async def test_publish(database: Database) -> None:
 
 
 async def test_stored(database: Database) -> None:
-    outcomes = await _outcomes(database, lambda moves, part: moves.stored(part, "gguf"))
+    outcomes = await _outcomes(database, lambda moves, part: moves.stored(part, ACCEPTED))
     for (of_file, _), outcome in outcomes.items():
         moved = of_file is _F.PUBLISHING
         assert outcome == Outcome(None, _F.STORED if moved else of_file, told=moved)
@@ -211,7 +212,7 @@ async def test_what_is_not_there(database: Database) -> None:
             moves.begin("none", "model.gguf"),
             moves.checkpoint(missing, 1),
             moves.move(missing, _F.VERIFYING),
-            moves.stored(missing, "gguf"),
+            moves.stored(missing, ACCEPTED),
             moves.read(missing),
         ],
         FileNotFound: [moves.begin(one.id, "other.gguf")],

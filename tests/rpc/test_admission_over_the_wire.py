@@ -22,6 +22,7 @@ from tests.rpc.refusals import refused
 from tests.rpc.scenes import until
 from tests.rpc.uploading import chunk, start, upload, upload_call
 from tests.support.files import create_request, digest, gguf, upload_messages
+from tests.support.models import beginning
 from tests.support.service import RunningService
 
 DATA = gguf(100_000)
@@ -30,6 +31,11 @@ STORED = resources_pb2.File.STATE_STORED
 
 async def new_file(service: RunningService, size: bytes | int = DATA, model: str = "test") -> str:
     return (await service.ingests.CreateIngest(create_request(size, model))).files[0].name
+
+
+def first_bytes(size_bytes: int) -> bytes:
+    """As many as DATA has, of a file that is larger."""
+    return beginning(size_bytes, len(DATA))
 
 
 def ingest_of(file_name: str) -> str:
@@ -174,7 +180,7 @@ async def test_room_comes_back_when_its_ingest_is_cancelled(
     async with promised(start_service, database_url) as (service, name, size_bytes):
         await service.ingests.CancelIngest(CancelIngestRequest(name=ingest_of(name)))
         await room_is_there(service, size_bytes)
-        await refused(upload(service, [start(name), chunk(0, DATA)]), "UPLOAD_CLOSED")
+        await refused(upload(service, [start(name), chunk(0, first_bytes(size_bytes))]), "UPLOAD_CLOSED")
 
 
 async def test_room_comes_back_when_its_file_fails(database_url: str, start_service: StartService) -> None:
@@ -187,14 +193,16 @@ async def test_room_comes_back_when_its_upload_expires_and_the_client_is_told_to
     database_url: str, start_service: StartService
 ) -> None:
     async with promised(start_service, database_url) as (service, name, size_bytes):
-        await upload(service, [start(name), chunk(0, DATA)])
+        await upload(service, [start(name), chunk(0, first_bytes(size_bytes))])
         sweeper = service.service.sweeper
         sweeper._clock = lambda: now() + timedelta(days=8)
         await room_is_taken(service, size_bytes)
         report = await sweeper.run()
         assert [f"ingests/{ingest}" for ingest in report.expired_ingests] == [ingest_of(name)]
         await room_is_there(service, size_bytes)
-        refusal = await refused(upload(service, [start(name), chunk(0, DATA)]), "UPLOAD_EXPIRED")
+        refusal = await refused(
+            upload(service, [start(name), chunk(0, first_bytes(size_bytes))]), "UPLOAD_EXPIRED"
+        )
         assert refusal.retry_seconds is None
         ingest = await service.ingests.GetIngest(GetIngestRequest(name=ingest_of(name)))
         assert (ingest.state, ingest.done) == (resources_pb2.Ingest.STATE_EXPIRED, True)
@@ -210,7 +218,9 @@ async def test_room_lapses_when_no_byte_comes_and_the_late_byte_asks_for_it_anew
         minutes_later(service, 11)
         await room_is_there(service, size_bytes)
         # Nobody else has taken it: the late byte is welcome, and the room is its own again.
-        assert (await upload(service, [start(name), chunk(0, DATA)])).committed_size == len(DATA)
+        assert (
+            await upload(service, [start(name), chunk(0, first_bytes(size_bytes))])
+        ).committed_size == len(DATA)
         await room_is_taken(service, size_bytes)
 
 
@@ -222,9 +232,13 @@ async def test_room_that_lapsed_and_went_to_another_is_not_given_twice(
         other = await new_file(service, size_bytes, "other")
         # By its own clock the other one is new, by that of the admission it would have lapsed as well.
         minutes_later(service, 0)
-        assert (await upload(service, [start(other), chunk(0, DATA)])).committed_size == len(DATA)
+        assert (
+            await upload(service, [start(other), chunk(0, first_bytes(size_bytes))])
+        ).committed_size == len(DATA)
         minutes_later(service, 11)
-        refusal = await refused(upload(service, [start(name), chunk(0, DATA)]), "STORAGE_FULL")
+        refusal = await refused(
+            upload(service, [start(name), chunk(0, first_bytes(size_bytes))]), "STORAGE_FULL"
+        )
         assert refusal.retry_seconds is None
 
 
@@ -232,6 +246,6 @@ async def test_room_does_not_lapse_once_a_byte_has_come(
     database_url: str, start_service: StartService
 ) -> None:
     async with promised(start_service, database_url) as (service, name, size_bytes):
-        await upload(service, [start(name), chunk(0, DATA)])
+        await upload(service, [start(name), chunk(0, first_bytes(size_bytes))])
         minutes_later(service, 60 * 24)
         await room_is_taken(service, size_bytes)

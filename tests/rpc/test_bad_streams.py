@@ -11,6 +11,7 @@ from tests.rpc.refusals import refused
 from tests.rpc.scenes import Scene
 from tests.rpc.uploading import chunk, finish, start, upload, upload_call
 from tests.support.files import MEBIBYTE, create_request, digest, gguf, upload_messages
+from tests.support.models import beginning
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -70,16 +71,18 @@ async def test_a_negative_offset(shared: Scene, offset: int) -> None:
 @pytest.mark.parametrize("data", [HEAD, b""])
 async def test_bytes_beyond_the_declared_size(shared: Scene, data: bytes) -> None:
     """Also an empty chunk that starts within what has arrived, with one byte too many before it."""
-    file = await shared.new_file(MEBIBYTE)
+    whole = gguf(MEBIBYTE)
+    file = await shared.new_file(whole)
     tail = chunk(MEBIBYTE, data) if data else chunk(MEBIBYTE - 1, b"xx")
-    await refused(upload(shared.running, [start(file), chunk(0, HEAD), tail]), "SIZE_MISMATCH")
+    await refused(upload(shared.running, [start(file), chunk(0, whole), tail]), "SIZE_MISMATCH")
     await shared.assert_failed(file, "SIZE_MISMATCH")
 
 
 @pytest.mark.parametrize("declared", [len(DATA) + 1, len(DATA) * 2])
 async def test_finish_before_all_declared_bytes_are_there(shared: Scene, declared: int) -> None:
     file = await shared.new_file(declared)
-    await refused(upload(shared.running, upload_messages(file, DATA)), "SIZE_MISMATCH")
+    data = beginning(declared, len(DATA))
+    await refused(upload(shared.running, upload_messages(file, data)), "SIZE_MISMATCH")
     await shared.assert_failed(file, "SIZE_MISMATCH")
 
 

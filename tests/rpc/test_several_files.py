@@ -20,14 +20,16 @@ from model_ingest.v1.resources_pb2 import CreateOptions, File, Ingest
 
 from ingest_service.app import now
 from tests.conftest import StartService
-from tests.ollama_emulator import OllamaEmulator, sample_gguf
+from tests.ollama_emulator import OllamaEmulator
 from tests.rpc.refusals import refused
 from tests.support.files import digest, gguf, send, upload_messages
+from tests.support.formats import ACCEPTED
+from tests.support.models import ADAPTER, PROJECTOR, model
 from tests.support.service import RunningService
 
 WEIGHTS = gguf(300_000)
-MMPROJ = sample_gguf({"general.type": "mmproj"})
-LORA = sample_gguf({"general.type": "adapter"})
+MMPROJ = model(kv=PROJECTOR)
+LORA = model(kv=ADAPTER)
 FILES = [
     ("model.gguf", File.ROLE_MODEL, WEIGHTS),
     ("mmproj.gguf", File.ROLE_PROJECTOR, MMPROJ),
@@ -116,10 +118,13 @@ async def test_a_list_of_ingests_with_many_files_comes_in_pages_that_fit(start_s
 
 async def test_a_list_of_models_with_many_files_comes_in_pages_that_fit(start_service: StartService) -> None:
     service = await start_service()
+    names = [f"{'n' * 234}-{n:05}-of-01024.gguf" for n in range(1, 1025)]
+    # By hand, and all with the same few bytes: sending a thousand shards is not what is looked at.
     tiny = gguf()
     first = await service.ingests.CreateIngest(several([("m.gguf", File.ROLE_MODEL, tiny)], "m"))
     await send(service.ingests, upload_messages(first.files[0].name, tiny))
-    files: Parts = [(f"{'n' * 234}-{n:05}-of-01024.gguf", File.ROLE_SHARD, tiny) for n in range(1, 1025)]
+    await service.service.database.transact(lambda tx: tx.blobs.accept(digest(tiny), ACCEPTED))
+    files: Parts = [(name, File.ROLE_SHARD, tiny) for name in names]
     for number in range(13):
         # Stored at once: the bytes are there.
         made = await service.ingests.CreateIngest(several(files, f"m{number:02}", declared=True))
@@ -185,7 +190,7 @@ async def test_files_that_are_stored_already_are_not_sent_again(service: Running
     for file, (_, _, data) in zip(first.files, FILES, strict=True):
         await send(service.ingests, upload_messages(file.name, data))
     await ended(service, first.name)
-    changed = [*FILES[:2], ("lora.gguf", File.ROLE_ADAPTER, sample_gguf({"general.type": "adapter", "a": 1}))]
+    changed = [*FILES[:2], ("lora.gguf", File.ROLE_ADAPTER, model(kv={**ADAPTER, "a": 1}))]
     second = await service.ingests.CreateIngest(several(changed, "other", declared=True))
     assert [file.deduplicated for file in second.files] == [True, True, False]
     assert second.state == Ingest.STATE_UPLOADING

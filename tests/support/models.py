@@ -59,6 +59,14 @@ def model(
     return _head(pairs, count, tensors, data_bytes) + random.Random(seed).randbytes(data_bytes)
 
 
+def beginning(size_bytes: int, length_bytes: int, seed: int = 0) -> bytes:
+    """The first `length_bytes` of a model of `size_bytes`, which may be far more than there is memory."""
+    pairs = b"".join(_pair(key, value) for key, value in MODEL.items())
+    head = _head(pairs, len(MODEL), ("w",), 1)
+    head = _head(pairs, len(MODEL), ("w",), size_bytes - len(head))
+    return (head + random.Random(seed).randbytes(length_bytes))[:length_bytes]
+
+
 def _pair(key: str, value: Any) -> bytes:
     head = struct.pack("<Q", len(key)) + key.encode()
     if isinstance(value, U16):
