@@ -18,6 +18,7 @@ from ingest_service.formats.faults import refuse
 from ingest_service.formats.source import Source, Steps
 
 _RUN_BYTES = 64 << 10
+_FIRST_RUN_BYTES = 256
 _PEEK_BYTES = 64
 _MAX_WORD_BYTES = 128
 _NUMBER_TEXT = rb"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]++)?+"
@@ -68,6 +69,7 @@ class Scan:
         self._source = source
         self._rules = rules
         self._stack = bytearray()
+        self._run_bytes = _FIRST_RUN_BYTES
         self._names: set[bytes] = set()
         self._catch: tuple[str, int, bytearray] | None = None
         self._steps: dict[str, Callable[[], Steps[str]]] = {
@@ -212,13 +214,17 @@ class Scan:
 
     def _pass(self, run: re.Pattern[bytes]) -> Steps[bool]:
         """Passes over all that is flat and already here; whether there was anything."""
+        source = self._source
         if not (yield from self._peek()):
             return False
-        most = min(_RUN_BYTES, self._rules.max_string_bytes, self._source.size_bytes - self._source.offset)
-        found = run.match(self._source.window(most))
-        if found is None or not found.end():
+        most = min(self._run_bytes, self._rules.max_string_bytes, source.size_bytes - source.offset)
+        found = run.match(source.window(most))
+        count = found.end() if found else 0
+        # Where little is flat, much must not be copied for each try.
+        self._run_bytes = min(4 * self._run_bytes, _RUN_BYTES) if count > most // 2 else _FIRST_RUN_BYTES
+        if not count:
             return False
-        self._take(found.end())
+        self._take(count)
         return True
 
     def _take(self, count: int) -> None:
