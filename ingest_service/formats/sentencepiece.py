@@ -58,6 +58,9 @@ def _read(source: Source, limits: SentencePieceLimits) -> Steps[SetFacts]:
     while source.offset < source.size_bytes:
         start = source.offset
         number, kind = _tag((yield from _read_varint(source)), start)
+        index = len(tokens) + len(batch)
+        if number == _PIECES and kind != _LENGTH:
+            refuse("P2", start, f"piece {index}", "A piece is a message.")
         if kind == _VARINT:
             yield from _read_varint(source)
             continue
@@ -69,9 +72,6 @@ def _read(source: Source, limits: SentencePieceLimits) -> Steps[SetFacts]:
         if number != _PIECES:
             yield from source.pieces(length, f"field {number}")
             continue
-        index = len(tokens) + len(batch)
-        if kind != _LENGTH:
-            refuse("P2", start, f"piece {index}", "A piece is a message.")
         batch.append((yield from _read_piece(source, length, index, limits)))
         if index >= limits.max_tokens:
             refuse("P3", start, f"piece {index}", f"More than {limits.max_tokens} pieces.")
