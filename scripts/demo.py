@@ -89,10 +89,10 @@ def wait_for_line(log: Path, text: str, child: subprocess.Popen[bytes]) -> str:
 
 
 def small_gguf(path: Path) -> None:
-    """A GGUF that is valid and tiny: one tensor of 32 floats, and what every Ollama wants to read."""
-    from tests.ollama_emulator import sample_gguf
+    """The least that the format's rules take for a model."""
+    from tests.support.models import model
 
-    path.write_bytes(sample_gguf())
+    path.write_bytes(model())
 
 
 @contextlib.contextmanager

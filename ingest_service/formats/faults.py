@@ -17,14 +17,15 @@ class FormatFault(Exception):
     def __init__(self, rule: str, offset: int, field: str, message: str) -> None:
         self.rule = rule
         self.offset = offset
-        self.field = clean(field, _MAX_SHOWN_BYTES)
+        self.field = clean(field, _MAX_SHOWN_BYTES) or "(no name)"
         self.message = clean(message, 1024)
         super().__init__(f"{rule} at byte {offset}, {self.field}: {self.message}")
 
     def as_error(self) -> FormatInvalid:
         """The same as the domain's error, which the client sees as FORMAT_INVALID."""
         metadata = {"rule": self.rule, "offset": str(self.offset), "field": self.field}
-        return FormatInvalid(self.message, field=self.field, metadata=metadata)
+        message = f"{self.message} (rule {self.rule}, byte {self.offset})"
+        return FormatInvalid(message, field=self.field, metadata=metadata)
 
 
 def refuse(rule: str, offset: int, field: str, message: str) -> NoReturn:

@@ -154,7 +154,8 @@ class UploadSession:
         stored = await self._patience.until_done(lambda: self._moves.stored(self.file, inspection))
         if stored.state is FileState.FAILED:
             assert stored.failure is not None
-            raise FormatInvalid(stored.failure.message, metadata=dict(stored.failure.metadata))
+            facts = stored.failure.metadata
+            raise FormatInvalid(stored.failure.message, field=facts.get("field"), metadata=facts)
         _log.info(
             "file stored",
             extra={

@@ -1,0 +1,93 @@
+"""A file's header against its role and name, and shards against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from ingest_service.ingests.agreement import check_file, check_together
+from ingest_service.vocabulary.errors import FormatInvalid
+from ingest_service.vocabulary.states import FileRole
+
+MODEL: dict[str, Any] = {"type": "model", "architecture": "llama", "tensor_count": 3}
+CLIP = {"type": "mmproj", "architecture": "clip", "tensor_count": 1}
+#: As older writers left it: only the architecture says that it is a projector.
+OLD_CLIP = {"type": "model", "architecture": "clip", "tensor_count": 1}
+LORA = {"type": "adapter", "architecture": "llama", "tensor_count": 2}
+
+
+@dataclass(frozen=True)
+class Named:
+    file_name: str
+    role: FileRole
+
+
+def shard(number: int, count: int = 2, tensors: int = 5, own: int = 3) -> dict[str, Any]:
+    split = {"number": number, "count": count, "tensors": tensors}
+    return {"type": "model", "split": split, "tensor_count": own}
+
+
+def name(number: int, count: int = 2) -> str:
+    return f"m-{number:05}-of-{count:05}.gguf"
+
+
+@pytest.mark.parametrize(
+    ("role", "file_name", "facts"),
+    [
+        (FileRole.MODEL, "m.gguf", MODEL),
+        (FileRole.PROJECTOR, "p.gguf", CLIP),
+        (FileRole.PROJECTOR, "p.gguf", OLD_CLIP),
+        (FileRole.ADAPTER, "a.gguf", LORA),
+        (FileRole.SHARD, name(1), shard(0)),
+        (FileRole.SHARD, name(2), shard(1)),
+        # A model that was split into one is whole.
+        (FileRole.MODEL, "m.gguf", shard(0, 1)),
+        # Files of a safetensors set, and files from before there were readers.
+        (FileRole.MODEL, "config.json", {}),
+        (FileRole.MODEL, "m.safetensors", {"tensor_count": 3}),
+    ],
+)
+def test_what_agrees(role: FileRole, file_name: str, facts: dict[str, Any]) -> None:
+    check_file(Named(file_name, role), facts)
+
+
+@pytest.mark.parametrize(
+    ("role", "file_name", "facts", "rule", "field"),
+    [
+        (FileRole.MODEL, "m.gguf", CLIP, "X1", "general.type"),
+        (FileRole.MODEL, "m.gguf", OLD_CLIP, "X1", "general.type"),
+        (FileRole.MODEL, "m.gguf", LORA, "X1", "general.type"),
+        (FileRole.PROJECTOR, "m.gguf", MODEL, "X1", "general.type"),
+        (FileRole.PROJECTOR, "m.gguf", LORA, "X1", "general.type"),
+        (FileRole.ADAPTER, "m.gguf", MODEL, "X1", "general.type"),
+        (FileRole.ADAPTER, "m.gguf", CLIP, "X1", "general.type"),
+        (FileRole.SHARD, name(1), CLIP, "X1", "general.type"),
+        (FileRole.MODEL, "m.gguf", shard(0), "X2", "split.count"),
+        (FileRole.MODEL, name(1), shard(0), "X2", "split.count"),
+        (FileRole.SHARD, name(1), MODEL, "X2", "split.count"),
+        (FileRole.SHARD, name(1), shard(1), "X2", "split.no"),
+        (FileRole.SHARD, name(2), shard(0), "X2", "split.no"),
+        (FileRole.SHARD, name(1, 3), shard(0), "X2", "split.no"),
+    ],
+)
+def test_what_does_not(role: FileRole, file_name: str, facts: dict[str, Any], rule: str, field: str) -> None:
+    with pytest.raises(FormatInvalid) as refused:
+        check_file(Named(file_name, role), facts)
+    assert (refused.value.metadata["rule"], refused.value.field) == (rule, field)
+
+
+def test_shards_that_make_a_whole() -> None:
+    check_together(
+        [(Named(name(1), FileRole.SHARD), shard(0)), (Named(name(2), FileRole.SHARD), shard(1, own=2))]
+    )
+    check_together([(Named("m.gguf", FileRole.MODEL), MODEL), (Named("a.gguf", FileRole.ADAPTER), LORA)])
+
+
+@pytest.mark.parametrize("second", [shard(1, own=3), shard(1, own=1), shard(1, tensors=6, own=2)])
+def test_shards_that_do_not(second: dict[str, Any]) -> None:
+    files = [(Named(name(1), FileRole.SHARD), shard(0)), (Named(name(2), FileRole.SHARD), second)]
+    with pytest.raises(FormatInvalid) as refused:
+        check_together(files)
+    assert refused.value.metadata["rule"] == "X3"

@@ -1,0 +1,189 @@
+"""What a header says is told by the events and by the catalog; templates as text, nothing rendered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+from model_ingest.v1.catalog_service_pb2 import GetModelRequest
+from model_ingest.v1.ingest_service_pb2 import GetIngestRequest, WatchIngestRequest
+from model_ingest.v1.resources_pb2 import File, Ingest
+
+from tests.conftest import StartService
+from tests.formats.build import I32, U32, Gguf, Tensor, number, text, texts, u32
+from tests.rpc.refusals import refused
+from tests.rpc.test_several_files import several
+from tests.support.files import MEBIBYTE, create_request, digest, push, send, upload_messages
+from tests.support.models import MODEL, model, shard
+from tests.support.service import RunningService
+
+TEMPLATE = "{{ messages }}"
+
+
+async def events(service: RunningService, name: str) -> list[Any]:
+    watch = service.ingests.WatchIngest(WatchIngestRequest(name=name), timeout=60)
+    return [item.event async for item in watch if item.HasField("event")]
+
+
+async def facts_told(service: RunningService, name: str) -> list[dict[str, Any]]:
+    told = [event.file_facts for event in await events(service, name) if event.HasField("file_facts")]
+    return [MessageToDict(facts.facts) for facts in told]
+
+
+async def get_model(service: RunningService, name: str) -> Any:
+    return await service.catalog.GetModel(GetModelRequest(name=f"models/{name}"))
+
+
+async def test_a_models_facts(start_service: StartService) -> None:
+    service = await start_service()
+    data = Gguf().but({"tokenizer.chat_template": text(TEMPLATE)}).file()
+    ingest = await push(service.ingests, data, "told")
+    (told,) = await facts_told(service, ingest.name)
+    found = await get_model(service, "told")
+    facts = MessageToDict(found.facts)
+    assert {key: facts[key] for key in told if key != "chat_template_bytes"} == {
+        key: value for key, value in told.items() if key != "chat_template_bytes"
+    }
+    assert told["chat_template_bytes"] == len(TEMPLATE)
+    assert "chat_template" not in told
+    expected = {
+        "architecture": "llama", "type": "model", "name": "A small model",
+        "license": "mit", "size_label": "1K",
+        "quantization": "Q4_K_M", "context_length": 4096, "embedding_length": 256, "block_count": 2,
+        "tokenizer": "gpt2", "vocabulary_size": 3, "parameter_count": 256 * 3 + 64 * 2 + 3,
+        "chat_template": TEMPLATE,
+    }  # fmt: skip
+    assert {key: facts[key] for key in expected} == expected
+    assert MessageToDict(found.files[0].facts) == facts
+    assert found.files[0].format == "gguf"
+    assert not found.files[0].corrupt
+    assert found.files[0].HasField("verify_time")
+
+
+async def test_what_is_unusual_is_a_notice_and_no_fault(start_service: StartService) -> None:
+    service = await start_service()
+    data = model(kv={**MODEL, "general.file_type": 999})
+    ingest = await push(service.ingests, data, "odd")
+    assert ingest.state == Ingest.STATE_STORED
+    notices = [
+        event.notice.message for event in await events(service, ingest.name) if event.HasField("notice")
+    ]
+    assert notices == ["model.gguf: general.file_type 999 is not known"]
+
+
+async def test_facts_are_told_once_however_often_the_header_is_read(start_service: StartService) -> None:
+    service = await start_service()
+    data = model(2 * MEBIBYTE)
+    name = (await service.ingests.CreateIngest(create_request(data))).files[0].name
+    messages = upload_messages(name, data)
+    for _ in range(3):
+        await send(service.ingests, messages[:2])
+    await send(service.ingests, messages)
+    assert len(await facts_told(service, name.partition("/files/")[0])) == 1
+
+
+async def test_stored_bytes_tell_their_facts_to_the_next_ingest(start_service: StartService) -> None:
+    service = await start_service()
+    data = model(5000)
+    await push(service.ingests, data, "first")
+    second = await service.ingests.CreateIngest(create_request(data, "second", sha256=digest(data)))
+    assert second.files[0].deduplicated
+    (told,) = await facts_told(service, second.name)
+    assert told["architecture"] == "llama"
+
+
+SHARDS = [
+    ("m-00001-of-00002.gguf", shard(0, 2, 3), ("a", "b")),
+    ("m-00002-of-00002.gguf", shard(1, 2, 3), ("c",)),
+]
+
+
+async def test_a_models_facts_are_those_of_all_its_shards(start_service: StartService) -> None:
+    service = await start_service()
+    files = [(name, File.ROLE_SHARD, model(1000, kv=kv, tensors=names)) for name, kv, names in SHARDS]
+    ingest = await service.ingests.CreateIngest(several(files, "shards"))
+    for file, (_, _, data) in zip(ingest.files, files, strict=True):
+        await send(service.ingests, upload_messages(file.name, data))
+    found = MessageToDict((await get_model(service, "shards")).facts)
+    assert found["tensor_count"] == 3
+    assert found["architecture"] == "llama"
+    assert "split" not in found
+    (share,) = found["quantization_mix"]
+    assert (share["tensors"], share["parameters"]) == (3, found["parameter_count"])
+
+
+@pytest.mark.parametrize("dedup", [False, True])
+async def test_shards_that_do_not_fit_together(start_service: StartService, *, dedup: bool) -> None:
+    """The last one shows it: the ingest fails, also if its bytes are here already."""
+    service = await start_service()
+    files = [(name, File.ROLE_SHARD, model(1000, kv=kv, tensors=names)) for name, kv, names in SHARDS]
+    files[1] = (files[1][0], File.ROLE_SHARD, model(1000, kv=SHARDS[1][1], tensors=("c", "d")))
+    ingest = await service.ingests.CreateIngest(several(files, "shards"))
+    await send(service.ingests, upload_messages(ingest.files[0].name, files[0][2]))
+    last = send(service.ingests, upload_messages(ingest.files[1].name, files[1][2]))
+    refusal = await refused(last, "FORMAT_INVALID")
+    assert refusal.metadata["rule"] == "X3"
+    after = await service.ingests.GetIngest(GetIngestRequest(name=ingest.name))
+    assert after.state == Ingest.STATE_FAILED
+    if dedup:
+        again = service.ingests.CreateIngest(several(files, "again", declared=True))
+        assert (await refused(again, "FORMAT_INVALID")).metadata["rule"] == "X3"
+
+
+async def test_a_role_that_the_header_denies(start_service: StartService) -> None:
+    service = await start_service()
+    data = model()
+    files = [("model.gguf", File.ROLE_MODEL, data), ("p.gguf", File.ROLE_PROJECTOR, data)]
+    ingest = await service.ingests.CreateIngest(several(files, "roles"))
+    refusal = await refused(
+        send(service.ingests, upload_messages(ingest.files[1].name, data)), "FORMAT_INVALID"
+    )
+    assert refusal.metadata["rule"] == "X1"
+
+
+TRAILING = Gguf().file() + b"more"
+UNSAFE = Gguf().but({"tokenizer.chat_template": text("{{ ''.__class__ }}")}).file()
+
+
+@pytest.mark.parametrize(
+    ("setting", "data", "rule"),
+    [("allow_trailing_bytes", TRAILING, "S2"), ("allow_unsafe_templates", UNSAFE, "C1")],
+)
+async def test_what_a_setting_allows(
+    start_service: StartService, setting: str, data: bytes, rule: str
+) -> None:
+    strict, lax = await start_service(), await start_service(**{setting: True})
+    name = (await strict.ingests.CreateIngest(create_request(data))).files[0].name
+    refusal = await refused(send(strict.ingests, upload_messages(name, data)), "FORMAT_INVALID")
+    assert refusal.metadata["rule"] == rule
+    assert (await push(lax.ingests, data, "lax")).state == Ingest.STATE_STORED
+
+
+async def test_a_file_declared_shorter_than_its_header_says_is_refused_with_the_header(
+    start_service: StartService,
+) -> None:
+    service = await start_service()
+    whole = Gguf(tensors=(Tensor("w", (1 << 20, 16), 0),))
+    name = (await service.ingests.CreateIngest(create_request(whole.max_size_bytes - 4096))).files[0].name
+    sending = send(service.ingests, upload_messages(name, whole.header)[:-1])
+    refusal = await refused(sending, "FORMAT_INVALID")
+    assert refusal.metadata["rule"] == "S1"
+
+
+async def test_a_fault_behind_what_was_committed_is_found_by_the_next_process(
+    start_service: StartService, database_url: str
+) -> None:
+    """The header is parsed again from the committed prefix, of which nothing is in memory any more."""
+    bad = Gguf().but({"pad": texts(["x" * 1000] * 3000), "llama.block_count": number(I32, 2), "z": u32(U32)})
+    data = bad.file()
+    first = await start_service(database_url=database_url)
+    name = (await first.ingests.CreateIngest(create_request(data))).files[0].name
+    messages = upload_messages(name, data)
+    left = await send(first.ingests, messages[:2])
+    assert left.committed_size == MEBIBYTE
+    await first.service.stop(0.0)
+    second = await start_service(database_url=database_url)
+    refusal = await refused(send(second.ingests, [messages[0], *messages[2:]]), "FORMAT_INVALID")
+    assert (refusal.metadata["rule"], refusal.metadata["field"]) == ("M2", "llama.block_count")
+    assert not list((second.settings.data_dir / "uploads").glob("*.part"))
