@@ -23,6 +23,7 @@ MAX_SECONDS = 1.0
 MAX_BYTES = 64 << 20
 #: Tracing memory makes a run ten times as slow.
 _TRACED_ONE_IN = 512
+_DIGITS = re.compile(r"\d+")
 _RULE = re.compile(r"[ABCFHJKMPSTV]\d")
 #: Also under small limits, so that all of them are met.
 _SMALL_JSON = JsonLimits(max_depth=3, max_string_bytes=16, max_members=3, max_config_bytes=400)
@@ -91,7 +92,7 @@ def check(kind: str, data: bytes) -> tuple[str, object]:
         _accepted(kind, data, whole.result)
         return "accepted", None
     assert whole.fault is not None
-    return whole.fault.rule, whole.fault.message[:24]
+    return whole.fault.rule, _DIGITS.sub("", whole.fault.message)[:40]
 
 
 def _feed_in_parts(reader: IncrementalReader[Any], data: bytes, digest: int) -> None:
