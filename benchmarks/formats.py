@@ -32,7 +32,8 @@ def vocabulary(count: int, merges: int, merge_bytes: int = 12) -> tuple[bytes, M
             "tokenizer.ggml.merges": texts([f"{index:0{merge_bytes}}" for index in range(merges)]),
         }
     )
-    return file.header, lambda _: GgufReader(GgufLimits(), file.max_size_bytes)
+    size_bytes = file.max_size_bytes
+    return file.header, lambda _: GgufReader(GgufLimits(), size_bytes)
 
 
 def tensors(count: int, name_bytes: int) -> tuple[bytes, Make]:

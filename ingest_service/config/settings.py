@@ -145,10 +145,7 @@ SETTINGS: tuple[Setting, ...] = (
         "ALLOW_FROM", "false", _boolean,
         "take the create option `from`: build upon a model of the target (resources.proto tells of its race)",
     ),
-    Setting(
-        "ALLOW_SAFETENSORS", "false", _boolean,
-        "take safetensors, though only their first bytes are checked and a malformed header kills Ollama",
-    ),
+    Setting("ALLOW_SAFETENSORS", "true", _boolean, "take sets of safetensors beside GGUF"),
     Setting(
         "ALLOW_TRAILING_BYTES", "false", _boolean,
         "take a GGUF with bytes behind its tensors; Ollama up to 0.5 reads them as further layers",

@@ -86,11 +86,8 @@ def _check_models(files: Sequence[_Named], roles: Counter[FileRole], *, allow_sa
             )
         return
     if not allow_safetensors:
-        # A malformed header kills the whole Ollama process (contract section 7), and this version reads
-        # no further than the first bytes.
         raise OptionUnsupported(
-            "This service takes no safetensors (INGEST_ALLOW_SAFETENSORS is off): their headers are not yet"
-            " checked whole, and a malformed one kills Ollama. Convert the model to GGUF.",
+            "This service takes no safetensors (INGEST_ALLOW_SAFETENSORS is off): convert the model to GGUF.",
             field="files",
         )
     if formats[GGUF] or roles[FileRole.PROJECTOR]:

@@ -37,5 +37,5 @@ class Limits:
     require_digest: bool = True
     #: Take the create option `from`, whose race is documented in resources.proto.
     allow_from: bool = False
-    #: Take safetensors, of which only the first bytes are checked yet.
-    allow_safetensors: bool = False
+    #: Take sets of safetensors.
+    allow_safetensors: bool = True

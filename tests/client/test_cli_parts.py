@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 from model_ingest import Accepted, ConnectionLostError, Hashing, Moved, Waiting
 from model_ingest.cli._commands import Session
+from model_ingest.cli._facts import short_facts
 from model_ingest.cli._json_view import JsonView
 from model_ingest.cli._jsonable import jsonable
 from model_ingest.cli._parser import parse
@@ -233,13 +234,36 @@ def test_tables_and_texts():
     )
     stored = StoredFile(file_name="f", sha256="sha256:" + "a" * 64, size_bytes=5, format="gguf")
     model = Model(name="models/m:latest", display_name="M:latest", files=[stored], size_bytes=5)
-    model.facts["general.architecture"] = "gemma3"
+    model.facts.update(
+        {
+            "architecture": "gemma3", "parameter_count": 268098176, "tensor_count": 236,
+            "quantization": "Q4_K_M",
+            "quantization_mix": [{"type": "Q4_K", "size_bytes": 75}, {"type": "Q6_K", "size_bytes": 25}],
+            "context_length": 32768, "tokenizer": "llama",
+            "vocabulary_size": 262144,
+            "chat_template": "a\x1b[31m\nb", "license": "gemma", "warnings": ["one", "two"], "other": 1.5,
+        }
+    )  # fmt: skip
     model.deployments.add(target="b", state=Deployment.STATE_READY)
     assert [line.split() for line in model_table([model])] == [
         ["MODEL", "SIZE", "STORED", "READY", "ON", "DIGEST"],
         ["M:latest", "5", "B", "b", "sha256:aaaaaaaaaaaa"],
     ]
-    assert "general.architecture: gemma3" in model_text(model)
+    assert [line.split(maxsplit=1) for line in model_text(model)[-9:]] == [
+        ["architecture", "gemma3"],
+        ["parameters", "268 M (268098176 in 236 tensors)"],
+        ["quantization", "Q4_K_M (Q4_K 75 %, Q6_K 25 %)"],
+        ["context", "length    32768"],
+        ["tokenizer", "llama, 262144 tokens"],
+        ["chat", "template     8 characters: a [31m b"],
+        ["license", "gemma"],
+        ["other", "1.5"],
+        ["warnings", "one; two"],
+    ]
+    assert short_facts(model.facts) == "gemma3, 268 M parameters, Q4_K_M, context 32768"
+    assert "CORRUPT" not in "".join(model_text(model))
+    model.files[0].corrupt = True
+    assert "CORRUPT: push the same file again" in "".join(model_text(model))
     one = ingest(Ingest.STATE_FAILED, deployments=[deployment], failure=FAILURE)
     text = "\n".join(ingest_text(one))
     assert "target a: FAILED, tries 3, Ollama 0.34.1" in text

@@ -86,7 +86,7 @@ def test_a_set_that_makes_no_model_is_refused(
     assert caught.value.field == field
 
 
-def test_safetensors_are_off_unless_they_are_switched_on_and_the_refusal_says_why() -> None:
-    with pytest.raises(OptionUnsupported, match="kills Ollama") as caught:
+def test_safetensors_can_be_switched_off_and_the_refusal_says_so() -> None:
+    with pytest.raises(OptionUnsupported, match="INGEST_ALLOW_SAFETENSORS is off") as caught:
         check(SAFE, {}, allow=False)
     assert caught.value.field == "files"

@@ -1,4 +1,4 @@
-"""Every rule of the formats over the wire: refused with the chunk that shows it, nothing kept, nothing sent on."""
+"""Every rule of the formats over the wire: refused with the chunk that shows it, nothing kept or sent on."""
 
 from __future__ import annotations
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from google.protobuf.json_format import MessageToDict
-
 from model_ingest._clean import printable
+from model_ingest.cli._facts import fact_lines
 from model_ingest.cli._words import amount, deployment_state, file_state, ingest_state, moment, why
 from model_ingest.v1.resources_pb2 import Deployment, Ingest, Model, Target
 
@@ -95,15 +94,15 @@ def model_text(model: Model) -> list[str]:
     name = model.display_name or model.name.removeprefix("models/")
     lines = [printable(f"{name}: {amount(model.size_bytes)}, stored {moment(model.store_time)}")]
     lines.append(printable(f"ingest {model.ingest}"))
-    lines += [
-        printable(f"file {file.file_name}: {file.format} {amount(file.size_bytes)} {file.sha256}")
-        for file in model.files
-    ]
+    for file in model.files:
+        line = f"file {file.file_name}: {file.format} {amount(file.size_bytes)} {file.sha256}"
+        line += ", CORRUPT: push the same file again" if file.corrupt else ""
+        lines.append(printable(line))
     for deployment in model.deployments:
         lines += _deployment_text(deployment)
     lines += [printable(f"earlier {digest}") for digest in model.earlier_digests]
-    facts = MessageToDict(model.facts)
-    return lines + [printable(f"{key}: {value}", 200) for key, value in sorted(facts.items())]
+    facts = fact_lines(model.facts)
+    return lines + (["what its header says:", *facts] if facts else [])
 
 
 def _deployment_text(deployment: Deployment) -> list[str]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from model_ingest._clean import printable
 from model_ingest._errors import IngestError
+from model_ingest.cli._facts import short_facts
 from model_ingest.v1.errors_pb2 import Failure, Reason
 from model_ingest.v1.resources_pb2 import (
     Deployment,
     DeploymentStateChange,
+    DeploymentStatus,
     Event,
     File,
+    FileFacts,
     FileStateChange,
     Ingest,
     IngestStateChange,
+    Notice,
 )
 
 _FILE_PHASES: Final = {
@@ -101,17 +106,10 @@ def waits(file_name: str, error: IngestError) -> str:
 
 def describe(event: Event) -> str:
     """One line for one event."""
-    if event.HasField("ingest_state"):
-        return _describe_ingest(event.ingest_state)
-    if event.HasField("file_state"):
-        return _describe_file(event.file_state)
-    if event.HasField("deployment_state"):
-        return _describe_deployment(event.deployment_state)
-    if event.HasField("deployment_status"):
-        return f"{printable(event.deployment_status.target)}: {printable(event.deployment_status.status)}"
-    if event.HasField("notice"):
-        return f"note: {printable(event.notice.message)}"
-    return "an event that this client does not know"
+    kind = event.WhichOneof("kind")
+    if kind is None:
+        return "an event that this client does not know"
+    return _DESCRIBE[kind](getattr(event, kind))
 
 
 def _describe_ingest(change: IngestStateChange) -> str:
@@ -139,6 +137,29 @@ def _describe_deployment(change: DeploymentStateChange) -> str:
     if change.attempts > 1 and change.state in {Deployment.STATE_PUSHING, Deployment.STATE_CREATING}:
         line += f" (try {change.attempts})"
     return f"{line}: {why(change.failure)}" if change.HasField("failure") else line
+
+
+def _describe_status(status: DeploymentStatus) -> str:
+    return f"{printable(status.target)}: {printable(status.status)}"
+
+
+def _describe_facts(facts: FileFacts) -> str:
+    said = short_facts(facts.facts) or "no more to tell"
+    return f"{printable(facts.file_name)}: the header is sound ({said})"
+
+
+def _describe_notice(notice: Notice) -> str:
+    return f"note: {printable(notice.message)}"
+
+
+_DESCRIBE: Final[dict[str, Callable[[Any], str]]] = {
+    "ingest_state": _describe_ingest,
+    "file_state": _describe_file,
+    "deployment_state": _describe_deployment,
+    "deployment_status": _describe_status,
+    "file_facts": _describe_facts,
+    "notice": _describe_notice,
+}
 
 
 def _short(name: str) -> str:
