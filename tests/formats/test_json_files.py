@@ -176,6 +176,14 @@ def test_the_offset_is_where_the_fault_is(data: bytes, place: bytes) -> None:
     assert data[fault_of(data).offset :].startswith(place)
 
 
+@pytest.mark.parametrize(("start", "word"), [(b'["a\x01', "control"), (b"{1", "name"), (b"[1 2", "comma")])
+def test_it_is_refused_as_soon_as_the_fault_is_there(start: bytes, word: str) -> None:
+    reader = JsonReader(LIMITS, 1 << 20, OTHER)
+    reader.feed(start)
+    assert reader.fault is not None
+    assert word in reader.fault.message
+
+
 _TOKENS = (
     b"{", b"}", b"[", b"]", b",", b":", b'"a"', b'"\\u00e9"', b"1", b"-0", b"1.5e3", b"true", b"null", b" ",
     b'"\\x"', b"01", b'"b":', b'"c":1,', b"[1,2],", b'"\xc3\xa9"', b'"\xff"', b"nul", b"[[1],2],", b"1e",
