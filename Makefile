@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+FUZZ := $(VENV)/.fuzz
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo test serve lint format protos protos-check lock bench soak fuzz test-ollama clean
@@ -71,8 +72,13 @@ soak: $(DEV) ## the tests that take minutes
 	@sh scripts/test_needs.sh
 	$(BIN)/python -m pytest -m soak --override-ini timeout=3600
 
-fuzz: ## fuzzers of the file readers (not there yet)
-	@echo "make fuzz: not there yet (see README, What is not there yet)" >&2; exit 2
+$(FUZZ): requirements/fuzz.lock $(DEV)
+	$(PIP) install --require-hashes --no-deps --only-binary :all: -r requirements/fuzz.lock \
+	  || echo "make: atheris has no wheel for this Python; fuzzing goes without it" >&2
+	@touch $@
+
+fuzz: $(FUZZ) ## fuzzers of the file readers (FUZZ_SECONDS=180 in all, FUZZ_EXECUTIONS=n each, FUZZ_READERS="gguf json")
+	$(BIN)/python -m tests.formats.fuzz
 
 test-ollama: $(DEV) ## the contract tests against a real Ollama at OLLAMA_URL
 	@test -n "$${OLLAMA_URL:-}" || { echo "make test-ollama: set OLLAMA_URL" >&2; exit 2; }

@@ -20,6 +20,7 @@ from ingest_service.database.migrate import SchemaTooNew, migrate
 from ingest_service.events import Hub, Watches
 from ingest_service.formats import FormatLimits
 from ingest_service.formats.gguf import GgufLimits
+from ingest_service.formats.json_files import JsonLimits
 from ingest_service.forwarding import (
     CutThrough,
     ForwardingSettings,
@@ -413,7 +414,8 @@ def _format_limits(settings: Settings) -> FormatLimits:
         gguf=GgufLimits(
             allow_trailing_bytes=settings.allow_trailing_bytes,
             refuse_unsafe_templates=not settings.allow_unsafe_templates,
-        )
+        ),
+        json=JsonLimits(refuse_unsafe_templates=not settings.allow_unsafe_templates),
     )
 
 

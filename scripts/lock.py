@@ -11,12 +11,13 @@ PROJECTS = ["pyproject.toml", "clients/python/pyproject.toml"]
 LOCKS: dict[str, list[str]] = {
     "build": ["--group", "build"],
     "runtime": PROJECTS,
+    "fuzz": ["--group", "fuzz"],
     "dev": ["--group", "dev", "-c", "requirements/runtime.lock", *PROJECTS],
 }
 
 
 def main() -> int:
-    """Writes requirements/{build,runtime,dev}.lock."""
+    """Writes requirements/{build,runtime,fuzz,dev}.lock."""
     uv = Path(sys.executable).parent / "uv"
     options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate"]
     for name, arguments in LOCKS.items():

@@ -11,12 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from ingest_service.database import Database
 from ingest_service.database.migrate import migrate
 from tests.ollama_emulator import OllamaEmulator
 from tests.support.postgres import PostgresCluster
 from tests.support.service import RunningService, settings_for
+
+# A machine that is busy is no fault: no test here is judged by the clock.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 _TEMPLATE = "migrated"
 _USED_DATABASES: list[str] = []

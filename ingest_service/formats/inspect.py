@@ -10,8 +10,10 @@ from typing import Any
 
 from ingest_service.formats.gguf import GgufHeader, GgufLimits, GgufReader
 from ingest_service.formats.incremental import IncrementalReader, State
-from ingest_service.formats.recognise import GGUF, MAGIC_BYTES, SAFETENSORS, format_for, recognise
+from ingest_service.formats.json_files import JsonLimits, JsonReader, SetFacts
+from ingest_service.formats.recognise import GGUF, JSON, MAGIC_BYTES, SAFETENSORS, format_for, recognise
 from ingest_service.formats.safetensors import SafetensorsFacts, SafetensorsLimits, SafetensorsReader
+from ingest_service.formats.sentencepiece import SentencePieceLimits, SentencePieceReader
 from ingest_service.vocabulary.errors import FormatInvalid
 from ingest_service.vocabulary.records import Inspection
 
@@ -26,6 +28,8 @@ class FormatLimits:
 
     gguf: GgufLimits = field(default_factory=GgufLimits)
     safetensors: SafetensorsLimits = field(default_factory=SafetensorsLimits)
+    json: JsonLimits = field(default_factory=JsonLimits)
+    sentencepiece: SentencePieceLimits = field(default_factory=SentencePieceLimits)
 
 
 class FormatReader:
@@ -73,13 +77,18 @@ class FormatReader:
         except FormatInvalid as error:
             self.error = error
             return b""
-        if file_format == GGUF:
-            self._reader = GgufReader(self._limits.gguf, self._size_bytes)
-        elif file_format == SAFETENSORS:
-            self._reader = SafetensorsReader(self._limits.safetensors, self._size_bytes)
-        else:
-            self.inspection = Inspection(file_format, RULES_VERSION, {})
+        self._reader = self._reader_of(file_format)
         return head
+
+    def _reader_of(self, file_format: str) -> IncrementalReader[Any]:
+        limits, size_bytes = self._limits, self._size_bytes
+        if file_format == GGUF:
+            return GgufReader(limits.gguf, size_bytes)
+        if file_format == SAFETENSORS:
+            return SafetensorsReader(limits.safetensors, size_bytes)
+        if file_format == JSON:
+            return JsonReader(limits.json, size_bytes, self._file_name)
+        return SentencePieceReader(limits.sentencepiece, size_bytes)
 
     def _look(self, reader: IncrementalReader[Any]) -> None:
         if reader.fault is not None:
@@ -91,6 +100,8 @@ class FormatReader:
 def _inspection(file_format: str, result: object) -> Inspection:
     if isinstance(result, GgufHeader):
         return Inspection(file_format, RULES_VERSION, result.facts.as_dict(), result.facts.warnings)
+    if isinstance(result, SetFacts):
+        return Inspection(file_format, RULES_VERSION, result.facts, result.warnings)
     assert isinstance(result, SafetensorsFacts)
     facts = {
         "parameter_count": result.parameter_count,

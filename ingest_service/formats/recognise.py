@@ -6,10 +6,13 @@ whole header.
 
 from __future__ import annotations
 
+import re
+
 from ingest_service.vocabulary.errors import FormatInvalid
 
-#: As many bytes as `recognise` wants to see; a shorter file is judged by what there is.
-MAGIC_BYTES = 64
+#: As many bytes as `recognise` wants to see, for tar's mark comes late; a shorter file is judged by what
+#: there is.
+MAGIC_BYTES = 264
 
 GGUF = "gguf"
 SAFETENSORS = "safetensors"
@@ -22,19 +25,35 @@ _SENTENCEPIECE = b"\n"
 #: security.md H1: magic, version and two counts.
 _GGUF_HEADER_BYTES = 24
 
-_KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it points to: run `git lfs pull`"),
-    (b"PK\x03\x04", "a ZIP archive (or a PyTorch checkpoint): convert the model to GGUF"),
-    (b"\x1f\x8b", "gzip-compressed: decompress it first"),
-    (b"\x28\xb5\x2f\xfd", "zstd-compressed: decompress it first"),
-    (b"\x80\x02", "a Python pickle: convert the model to GGUF"),
-    (b"\x80\x03", "a Python pickle: convert the model to GGUF"),
-    (b"\x80\x04", "a Python pickle: convert the model to GGUF"),
-    (b"\x80\x05", "a Python pickle: convert the model to GGUF"),
-    (b"FUGG", "a big-endian GGUF, which Ollama cannot use"),
-    (b"lmgg", "an old GGML file: convert the model to GGUF"),
-    (b"tjgg", "an old GGJT file: convert the model to GGUF"),
+#: Where in the file, the bytes there, and what a person has to know.
+_KNOWN_OTHERS: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"version https://git-lfs", "a Git LFS pointer, not the file it points to: run `git lfs pull`"),
+    (0, b"PK\x03\x04", "a ZIP archive (or a PyTorch checkpoint): convert the model to GGUF"),
+    (0, b"\x1f\x8b", "gzip-compressed: decompress it first"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd-compressed: decompress it first"),
+    (0, b"BZh", "bzip2-compressed: decompress it first"),
+    (0, b"\xfd7zXZ\0", "xz-compressed: decompress it first"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
+    (257, b"ustar", "a tar archive: unpack it and push the files in it"),
+    (0, b"\x80\x02", "a Python pickle: convert the model to GGUF"),
+    (0, b"\x80\x03", "a Python pickle: convert the model to GGUF"),
+    (0, b"\x80\x04", "a Python pickle: convert the model to GGUF"),
+    (0, b"\x80\x05", "a Python pickle: convert the model to GGUF"),
+    (0, b"\x93NUMPY", "a NumPy array: convert the model to GGUF"),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras): convert the model to GGUF"),
+    (4, b"TFL3", "a TensorFlow Lite model, which Ollama cannot use"),
+    (0, b"FUGG", "a big-endian GGUF, which Ollama cannot use"),
+    (0, b"lmgg", "an old GGML file: convert the model to GGUF"),
+    (0, b"fmgg", "an old GGMF file: convert the model to GGUF"),
+    (0, b"tjgg", "an old GGJT file: convert the model to GGUF"),
+    (0, b"algg", "an old GGLA adapter: convert it to GGUF"),
+    (0, b"\xef\xbb\xbf", "text with a byte order mark: save it as UTF-8 without one"),
+    (0, b"\xff\xfe", "UTF-16 text: save it as UTF-8"),
+    (0, b"<?xml", "an XML document, probably an error message saved in place of the file"),
 )
+_HTML = (b"<!doctype", b"<html")
+#: What exporters write first: the version of ONNX's format, then their own name.
+_ONNX = re.compile(rb"\x08[\x01-\x1f]\x12[\x01-\x3f][A-Za-z]")
 
 
 def format_for(file_name: str) -> str:
@@ -59,7 +78,7 @@ def recognise(head: bytes, size_bytes: int, file_name: str = "") -> str:
         if not head.lstrip(b" \t\r\n").startswith((b"{", b"[")):
             raise _fault("H1", f"This is no JSON file: {_name(head)}.")
     elif wanted == TOKENIZER:
-        if not head.startswith(_SENTENCEPIECE):
+        if not head.startswith(_SENTENCEPIECE) or head.lstrip().lower().startswith(_HTML):
             raise _fault("H1", f"This is no SentencePiece tokenizer: {_name(head)}.")
     elif not head.startswith(b"GGUF"):
         raise _fault("H1", f"This is no GGUF file: {_name(head)}.")
@@ -82,16 +101,24 @@ def _check_safetensors(head: bytes, size_bytes: int) -> None:
 
 
 def _name(head: bytes) -> str:
-    for magic, what in _KNOWN_OTHERS:
-        if head.startswith(magic):
+    for at, magic, what in _KNOWN_OTHERS:
+        if head.startswith(magic, at):
             return f"it is {what}"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "it is an HTML page, probably an error page saved in place of the file"
+    if _ONNX.match(head):
+        return "it looks like an ONNX model, which Ollama cannot use"
     if head.startswith(b"GGUF"):
         return "it is a GGUF"
-    if head[8:9] == b"{":
-        return "it looks like safetensors, whose names end in `.safetensors`"
-    return "it does not start with `GGUF`"
+    text = head.lstrip()
+    if text.lower().startswith(_HTML):
+        return "it is an HTML page, probably an error page saved in place of the file"
+    if text.startswith((b'{"', b"{\n", b"{\r\n", b"{ ")):
+        return "it is JSON, perhaps an error message saved in place of the file"
+    looks_safe = head[8:9] == b"{"
+    return (
+        "it looks like safetensors, whose names end in `.safetensors`"
+        if looks_safe
+        else "it does not start with `GGUF`"
+    )
 
 
 def _fault(rule: str, message: str) -> FormatInvalid:

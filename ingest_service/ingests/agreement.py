@@ -22,6 +22,8 @@ _TYPES = {
     FileRole.PROJECTOR: {"mmproj", "projector"},
 }
 _PROJECTOR = "clip"
+#: With it Ollama reads special_tokens_map.json, else not.
+_PIECES = "tokenizer.model"
 
 
 class _Named(Protocol):
@@ -56,7 +58,13 @@ def check_file(file: _Named, facts: Facts) -> None:
 
 
 def check_together(files: Sequence[tuple[_Named, Facts]]) -> None:
-    """X3: the shards of one model, all of them. Raises FormatInvalid."""
+    """X3: the shards of one model, all of them. X4: files beside safetensors. Raises FormatInvalid."""
+    if any(file.file_name.lower() == _PIECES for file, _ in files):
+        for file, facts in files:
+            if facts.get("additional_special_tokens") == "texts":
+                message = f"Beside {_PIECES}, Ollama's converter dies of special tokens that are no objects:"
+                message += ' write each as {"content": ...}, or leave the file out.'
+                _refuse("X4", f"{file.file_name}: additional_special_tokens", message)
     shards = [facts for file, facts in files if file.role is FileRole.SHARD and facts.get("split")]
     said = {facts["split"]["tensors"] for facts in shards}
     if len(said) > 1:

@@ -12,7 +12,10 @@ def clean(text: str, limit_bytes: int = 1024) -> str:
     """`text` without control characters, cut at `limit_bytes` of UTF-8 (security.md C4)."""
     # Cut first: hostile text may be megabytes long.
     head = text[:limit_bytes]
-    safe = "".join(" " if unicodedata.category(c) in _UNSAFE_CATEGORIES else c for c in head)
+    if head.isascii() and head.isprintable():
+        safe = head
+    else:
+        safe = "".join(" " if unicodedata.category(c) in _UNSAFE_CATEGORIES else c for c in head)
     squeezed = " ".join(safe.split())
     encoded = squeezed.encode("utf-8", "replace")
     if len(text) <= limit_bytes and len(encoded) <= limit_bytes:

@@ -18,7 +18,7 @@ from tests.client.test_cli_process import run
 from tests.conftest import StartService
 from tests.ollama_emulator import OllamaEmulator, sample_gguf
 from tests.support.files import digest
-from tests.support.models import ADAPTER, MODEL, PROJECTOR, model
+from tests.support.models import ADAPTER, CONFIG_JSON, MODEL, PROJECTOR, model
 from tests.support.service import RunningService
 
 WEIGHTS = model()
@@ -115,7 +115,7 @@ async def test_a_directory_of_safetensors(
     directory = tmp_path / "model"
     directory.mkdir()
     (directory / "model.safetensors").write_bytes(b"\x02" + bytes(7) + b"{}")
-    (directory / "config.json").write_text('{"architectures":["LlamaForCausalLM"]}')
+    (directory / "config.json").write_bytes(CONFIG_JSON)
     (directory / "tokenizer.json").write_text("{}")
     (directory / "README.md").write_text("not sent")
     ended = await run(allowing.address, "push", directory, "--name", "m")

@@ -111,7 +111,6 @@ async def test_refusals(service: Service, tmp_path: Path):
         assert ended.code == 3, ended
         assert f"({reason})" in ended.err
     assert (await run(service.address, "status", "nothing")).code == 3
-    assert "does not serve `rm` yet" in (await run(service.address, "rm", "m")).err
     assert "(MODEL_NOT_FOUND)" in (await run(service.address, "verify", "m")).err
 
 

@@ -14,11 +14,12 @@ from ingest_service.vocabulary.states import FileState
 from tests.conftest import StartService
 from tests.faults.test_boot_repair import restarted
 from tests.support.files import digest
+from tests.support.models import CONFIG_JSON, TOKENIZER_MODEL
 
 SET = {
     "model.safetensors": b"\x02" + bytes(7) + b"{}",
-    "config.json": b'{"architectures":[]}',
-    "tokenizer.model": b"\n\x0e\n",
+    "config.json": CONFIG_JSON,
+    "tokenizer.model": TOKENIZER_MODEL,
 }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import pickle
+import tarfile
 import zipfile
 from io import BytesIO
 
@@ -11,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest_service.formats import FormatLimits, FormatReader
 from ingest_service.formats.recognise import MAGIC_BYTES, format_for, recognise
 from ingest_service.vocabulary.errors import FormatInvalid
 from ingest_service.vocabulary.reasons import Reason
@@ -24,6 +28,13 @@ def zipped() -> bytes:
     return content.getvalue()
 
 
+def tarred() -> bytes:
+    content = BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("model.gguf"))
+    return content.getvalue()
+
+
 #: Real beginnings, and the word that a person has to read.
 OTHERS = {
     "lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146", "git lfs pull"),
@@ -34,6 +45,20 @@ OTHERS = {
     "pickle 3": (pickle.dumps({"a": 1}, protocol=3), "pickle"),
     "pickle 4": (pickle.dumps({"a": 1}, protocol=4), "pickle"),
     "pickle 5": (pickle.dumps({"a": 1}, protocol=5), "pickle"),
+    "bzip2": (bz2.compress(b"GGUF"), "bzip2"),
+    "xz": (lzma.compress(b"GGUF"), "xz"),
+    "7z": (b"7z\xbc\xaf\x27\x1c\0\x04", "7z"),
+    "tar": (tarred(), "tar archive"),
+    "numpy": (b"\x93NUMPY\x01\0v\0", "NumPy"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n\0", "HDF5"),
+    "tflite": (b"\x1c\0\0\0TFL3\x14\0", "TensorFlow Lite"),
+    "onnx": (b"\x08\x08\x12\x07pytorch\x1a\x05", "ONNX"),
+    "ggmf": (b"fmgg\x01\0\0\0", "GGMF"),
+    "ggla": (b"algg\x01\0\0\0", "GGLA"),
+    "byte order mark": (b'\xef\xbb\xbf{"a": 1}', "byte order mark"),
+    "utf-16": ('{"a": 1}'.encode("utf-16"), "UTF-16"),
+    "xml": (b'<?xml version="1.0"?><Error><Code>AccessDenied', "XML"),
+    "error message": (b'{"error":"Repository not found"}', "JSON"),
     "big-endian gguf": (b"FUGG\x00\x00\x00\x03", "big-endian"),
     "ggml": (b"lmgg\x00", "GGML"),
     "ggjt": (b"tjgg\x03\x00\x00\x00", "GGJT"),
@@ -62,8 +87,26 @@ def test_another_format_is_refused_and_named(name: str) -> None:
 def test_every_named_format_is_tried_here() -> None:
     from ingest_service.formats.recognise import _KNOWN_OTHERS
 
-    for magic, _ in _KNOWN_OTHERS:
-        assert any(data.startswith(magic) for data, _ in OTHERS.values()), magic
+    for at, magic, _ in _KNOWN_OTHERS:
+        assert any(data.startswith(magic, at) for data, _ in OTHERS.values()), magic
+
+
+@pytest.mark.parametrize(
+    "file_name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer.model"]
+)
+@pytest.mark.parametrize("name", OTHERS)
+def test_it_is_named_whatever_the_file_is_called(name: str, file_name: str) -> None:
+    data, word = OTHERS[name]
+    if file_name.endswith(".json") and data.lstrip().startswith(b"{"):
+        return
+    reader = FormatReader(file_name, max(len(data), 1), FormatLimits())
+    for byte in data or b"\0":
+        reader.feed(bytes([byte]))
+    assert reader.error is not None
+    assert reader.error.metadata["rule"] == "H1"
+    # What the reader of a GGUF says of what it does not know is said by the others in their own words.
+    if "does not start" not in word and word != ".safetensors":
+        assert word in reader.error.message
 
 
 def test_a_gguf_is_a_gguf() -> None:

@@ -13,6 +13,7 @@ from tests.forwarding.world import World, calls
 from tests.ollama_emulator import Fault, OllamaEmulator, sample_gguf
 from tests.ollama_emulator.names import parse
 from tests.support.files import digest
+from tests.support.models import CONFIG_JSON
 
 MODEL, PROJECTOR, ADAPTER, SHARD = FileRole.MODEL, FileRole.PROJECTOR, FileRole.ADAPTER, FileRole.SHARD
 WEIGHTS = sample_gguf({"general.file_type": 1}, [("token_embd.weight", (32, 2), 1, None)])
@@ -22,7 +23,7 @@ SHARDS = [sample_gguf({"split.no": number, "split.count": 2}) for number in (0, 
 SAFE = struct.pack("<Q", 2) + b"{}"
 SAFE_SET = [
     ("model.safetensors", MODEL, SAFE),
-    ("config.json", MODEL, b'{"architectures":["LlamaForCausalLM"]}'),
+    ("config.json", MODEL, CONFIG_JSON),
     ("tokenizer.json", MODEL, b'{"model":{}}'),
 ]
 #: Out of the order that Ollama sorts by, under names that are not to reach it.

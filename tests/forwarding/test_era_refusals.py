@@ -13,6 +13,7 @@ from ingest_service.vocabulary.states import DeploymentState, FileRole, IngestSt
 from tests.forwarding.world import World, calls, open_world
 from tests.ollama_emulator import Fault, OllamaEmulator, sample_gguf
 from tests.support.files import digest
+from tests.support.models import CONFIG_JSON
 
 PLAIN = [("m.gguf", FileRole.MODEL, sample_gguf())]
 LORA = [*PLAIN, ("l.gguf", FileRole.ADAPTER, sample_gguf({"general.type": "adapter"}))]
@@ -22,7 +23,7 @@ SHARDS = [
 ]
 SAFE = [
     ("m.safetensors", FileRole.MODEL, struct.pack("<Q", 2) + b"{}"),
-    ("config.json", FileRole.MODEL, b"{}"),
+    ("config.json", FileRole.MODEL, CONFIG_JSON),
     ("tokenizer.json", FileRole.MODEL, b'{"a":1}'),
 ]
 TYPICAL = {"parameters": {"typical_p": 0.5}}

@@ -91,3 +91,17 @@ def test_shards_that_do_not(second: dict[str, Any]) -> None:
     with pytest.raises(FormatInvalid) as refused:
         check_together(files)
     assert refused.value.metadata["rule"] == "X3"
+
+
+PIECES, TOKENS = Named("tokenizer.model", FileRole.MODEL), Named("special_tokens_map.json", FileRole.MODEL)
+TEXTS = {"additional_special_tokens": "texts"}
+
+
+def test_special_tokens_that_ollama_dies_of_beside_a_sentencepiece_model() -> None:
+    for files in ([(PIECES, {}), (TOKENS, TEXTS)], [(TOKENS, TEXTS), (PIECES, {})]):
+        with pytest.raises(FormatInvalid) as refused:
+            check_together(files)
+        assert refused.value.metadata["rule"] == "X4"
+    check_together([(PIECES, {}), (TOKENS, {})])
+    # Without it, Ollama does not read the map.
+    check_together([(Named("tokenizer.json", FileRole.MODEL), {}), (TOKENS, TEXTS)])

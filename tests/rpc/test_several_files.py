@@ -24,7 +24,7 @@ from tests.ollama_emulator import OllamaEmulator
 from tests.rpc.refusals import refused
 from tests.support.files import digest, gguf, send, upload_messages
 from tests.support.formats import ACCEPTED
-from tests.support.models import ADAPTER, PROJECTOR, model
+from tests.support.models import ADAPTER, CONFIG_JSON, PROJECTOR, TOKENIZER_MODEL, model
 from tests.support.service import RunningService
 
 WEIGHTS = gguf(300_000)
@@ -199,11 +199,11 @@ async def test_files_that_are_stored_already_are_not_sent_again(service: Running
 async def test_stored_bytes_do_not_pass_for_what_another_name_says(start_service: StartService) -> None:
     """What is stored as JSON is no GGUF, though its digest is known."""
     service = await start_service(allow_safetensors=True)
-    config = b'{"architectures":["LlamaForCausalLM"]}'
+    config = CONFIG_JSON
     safe: Parts = [
         ("model.safetensors", File.ROLE_MODEL, b"\x02" + bytes(7) + b"{}"),
         ("config.json", File.ROLE_MODEL, config),
-        ("tokenizer.model", File.ROLE_MODEL, b"\n\x0e\n"),
+        ("tokenizer.model", File.ROLE_MODEL, TOKENIZER_MODEL),
     ]
     first = await service.ingests.CreateIngest(several(safe))
     for file, (_, _, data) in zip(first.files, safe, strict=True):

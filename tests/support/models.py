@@ -84,3 +84,9 @@ def _head(pairs: bytes, count: int, tensors: Sequence[str], data_bytes: int) -> 
         infos += struct.pack("<Q", len(name)) + name.encode()
         infos += struct.pack("<IQIQ", 1, elements, _I8, index)
     return struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), count) + pairs + infos
+
+
+#: The least of what lies beside safetensors that the rules accept.
+CONFIG_JSON = b'{"architectures":["LlamaForCausalLM"],"num_attention_heads":1}'
+#: One piece of one letter.
+TOKENIZER_MODEL = b"\n\x03\n\x01a"

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from ingest_service.formats.faults import refuse
 from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.types import U32
 from ingest_service.formats.gguf.values import TEMPLATE, Metadata
+from ingest_service.formats.templates import unsafe_part
 
-#: The ways out of Jinja2's templates that are known; no template of a chat needs one.
-_ESCAPE = re.compile(
-    r"__(?:class|globals|builtins|subclasses|mro|bases?|init|import|getattribute|dict|code|reduce\w*)__"
-    r"|\|\s*attr\s*\("
-)
 _MAX_PATCHES = 1024
 #: Suffix of a projector's key -> the most that llama.cpp's fixed arrays and 32-bit products bear.
 _PROJECTOR = {
@@ -29,11 +23,11 @@ _PROJECTOR = {
 def check_templates(metadata: Metadata, limits: GgufLimits) -> None:
     """C1: no template is rendered here, but by others it is."""
     for variant, text in metadata.templates.items():
-        found = _ESCAPE.search(text)
+        found = unsafe_part(text)
         if not found:
             continue
         key = f"{TEMPLATE}.{variant}" if variant else TEMPLATE
-        message = f"The template has {found.group()!r}, with which templates break out of their sandbox."
+        message = f"The template has {found!r}, with which templates break out of their sandbox."
         if limits.refuse_unsafe_templates:
             refuse("C1", metadata.offset(key), key, message)
         metadata.warnings.append(f"{key}: {message}")
