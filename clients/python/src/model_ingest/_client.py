@@ -98,6 +98,7 @@ class AsyncClient(CatalogCalls):
         targets: Sequence[str] = (),
         store_only: bool = False,
         declare_digest: bool = False,
+        digest_cache: bool = True,
         detach: bool = False,
         on_update: OnUpdate | None = None,
     ) -> Ingest:
@@ -108,8 +109,11 @@ class AsyncClient(CatalogCalls):
         (`read_modelfile` reads a Modelfile into them).
 
         `on_update` is called on the event loop with `Hashing`, `Accepted` and `Moved`; it must not
-        block. `declare_digest` reads each file once before sending, so that bytes which are
-        stored already need not be sent. `detach` returns when the bytes are there.
+        block. A file is read once, its digest goes with the last bytes and is remembered; the next push
+        of the same unchanged file declares it first, and bytes which are stored already are not sent nor
+        read. `declare_digest` reads a file whose digest is not remembered once before sending, for the
+        same end; `digest_cache=False` neither uses nor keeps what is remembered. `detach` returns when
+        the bytes are there.
 
         Raises RefusedError, TargetError (stored, but not running everywhere), ConnectionLostError,
         LocalFileError; their `ingest` is the last state known.
@@ -123,6 +127,7 @@ class AsyncClient(CatalogCalls):
             targets=targets,
             store_only=store_only,
             declare_digest=declare_digest,
+            digest_cache=digest_cache,
             detach=detach,
         )
         return await Push(self._connection, self._limits, push, on_update).run()

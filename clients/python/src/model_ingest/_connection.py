@@ -12,10 +12,15 @@ import grpc
 from model_ingest._errors import BusyError, IngestError, UnreachableError
 from model_ingest._limits import Limits
 from model_ingest._status import from_rpc_error
-from model_ingest.v1 import catalog_service_pb2_grpc, ingest_service_pb2_grpc
+from model_ingest._wire import serialised
+from model_ingest.v1 import catalog_service_pb2_grpc, ingest_service_pb2, ingest_service_pb2_grpc
+from model_ingest.v1.ingest_service_pb2 import UploadRequest
+from model_ingest.v1.resources_pb2 import File
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
 DEFAULT_PORT: Final = 50051
+_SERVICE: Final = ingest_service_pb2.DESCRIPTOR.services_by_name["IngestService"]
+_UPLOAD: Final = f"/{_SERVICE.full_name}/Upload"
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
 _HAS_SCHEME = re.compile(r"^(unix|dns|ipv4|ipv6|vsock|unix-abstract|passthrough|xds):")
@@ -81,6 +86,12 @@ class Connection:
         else:
             self._channel = grpc.aio.secure_channel(self.server, credentials, options)
         self.ingests = ingest_service_pb2_grpc.IngestServiceStub(self._channel)
+        # The stub's own would parse nothing out of the chunks' bytes, and serialise them on the loop.
+        self.upload: grpc.aio.StreamUnaryMultiCallable[UploadRequest | bytes, File] = (
+            self._channel.stream_unary(
+                _UPLOAD, request_serializer=serialised, response_deserializer=File.FromString
+            )
+        )
         self.catalog = catalog_service_pb2_grpc.CatalogServiceStub(self._channel)
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -15,7 +16,10 @@ from google.protobuf.json_format import MessageToDict
 
 from model_ingest._backoff import Backoff
 from model_ingest._connection import Connection
+from model_ingest._digests import DigestCache
 from model_ingest._errors import (
+    DigestError,
+    FileChangedError,
     IngestError,
     InvalidRequestError,
     LocalFileError,
@@ -58,6 +62,7 @@ class PushOptions:
     targets: Sequence[str] = ()
     store_only: bool = False
     declare_digest: bool = False
+    digest_cache: bool = True
     detach: bool = False
 
 
@@ -75,6 +80,9 @@ class Push:
         self._files: dict[str, LocalFile] = {}
         self._sources: dict[str, FileSource] = {}
         self._is_sending = True
+        self._digests = DigestCache()
+        # Whose digest is that of an earlier run, and not of bytes that this one has read.
+        self._remembered: set[str] = set()
 
     async def run(self) -> Ingest:
         """The ingest once it ended well (with `detach`: once the bytes are there); raises why it did not."""
@@ -82,22 +90,69 @@ class Push:
             await self._open(stack)
             self._capabilities = await capabilities(self._connection)
             memory = self._memory()
-            ingest = await self._begun_before(memory) or await self._create(memory)
-            self._tell(Accepted(ingest, self._capabilities.resumable))
-            if not ingest.done:
-                try:
-                    ingest = await self._send_and_follow(ingest)
-                except IngestError as error:
-                    error.ingest = error.ingest or ingest
-                    if error.ingest.done:
-                        await asyncio.to_thread(memory.forget)
+            await self._recall()
+            try:
+                ingest = await self._bring(memory)
+            except DigestError as error:
+                if error.reason != "DIGEST_MISMATCH" or not self._remembered:
                     raise
+                await asyncio.to_thread(memory.forget)
+                await self._distrust(error)
+                ingest = await self._bring(memory)
         if ingest.done or self._options.detach:
             await asyncio.to_thread(memory.forget)
         failed = from_ingest(ingest) if ingest.done else None
         if failed is not None:
             raise failed
         return ingest
+
+    async def _bring(self, memory: PushMemory) -> Ingest:
+        ingest = await self._begun_before(memory) or await self._create(memory)
+        self._tell(Accepted(ingest, self._capabilities.resumable))
+        if ingest.done:
+            return ingest
+        try:
+            return await self._send_and_follow(ingest)
+        except IngestError as error:
+            error.ingest = error.ingest or ingest
+            if error.ingest.done:
+                await asyncio.to_thread(memory.forget)
+            raise
+
+    async def _recall(self) -> None:
+        """Takes the digests that are remembered, instead of reading the files for them."""
+        if not self._options.digest_cache:
+            return
+        for name, source in self._sources.items():
+            digest = await asyncio.to_thread(self._digests.known, source.path, source.fingerprint)
+            if digest:
+                source.assume(digest)
+                self._remembered.add(name)
+
+    async def _remember(self, name: str, source: FileSource) -> None:
+        """Keeps a digest that this run computed, if the file is still unchanged after it."""
+        if not self._options.digest_cache or name in self._remembered:
+            return
+        checked_ns = time.time_ns()
+        try:
+            await source.check_unchanged()
+        except FileChangedError:
+            # What was sent is whole and right all the same.
+            return
+        await asyncio.to_thread(
+            self._digests.keep, source.path, source.fingerprint, source.known_digest, checked_ns
+        )
+
+    async def _distrust(self, error: IngestError) -> None:
+        """The service got other bytes than those of a remembered digest: the files are read anew."""
+        for name in sorted(self._remembered):
+            source = self._sources[name]
+            await asyncio.to_thread(self._digests.forget, source.path)
+            await source.assume_nothing()
+            message = f"the remembered sha256 of {name} was wrong and is forgotten: {error.message}"
+            self._tell(Waiting(name, DigestError(message, error.facts), 0.0))
+        self._remembered.clear()
+        self._is_sending = True
 
     async def _open(self, stack: AsyncExitStack) -> None:
         options = self._options
@@ -170,7 +225,7 @@ class Push:
                 file_name=name,
                 role=self._files[name].role,
                 size_bytes=source.size_bytes,
-                sha256=await self._digest(name, source) if self._options.declare_digest else "",
+                sha256=await self._digest(name, source),
             )
             for name, source in self._sources.items()
         ]
@@ -187,10 +242,15 @@ class Push:
         )
 
     async def _digest(self, name: str, source: FileSource) -> str:
+        """What is declared: a digest that is known, or asked for."""
+        if source.known_digest or not self._options.declare_digest:
+            return source.known_digest
         await source.hash_to(
             source.size_bytes, lambda hashed_bytes: self._tell(Hashing(name, hashed_bytes, source.size_bytes))
         )
-        return await source.digest()
+        digest = await source.digest()
+        await self._remember(name, source)
+        return digest
 
     async def _send_and_follow(self, ingest: Ingest) -> Ingest:
         sending = asyncio.create_task(self._send(ingest))
@@ -244,6 +304,9 @@ class Push:
                 error = StalledError(f"{file.file_name} takes bytes again: its server went away at the end")
                 await asyncio.sleep(backoff.after(error))
                 look_first = True
+            source = self._sources[file.file_name]
+            if source.known_digest:
+                await self._remember(file.file_name, source)
 
     def _waits(self, file_name: str, error: IngestError, delay_seconds: float) -> None:
         self._tell(Waiting(file_name, error, delay_seconds))

@@ -76,6 +76,7 @@ class Client:
         targets: Sequence[str] = (),
         store_only: bool = False,
         declare_digest: bool = False,
+        digest_cache: bool = True,
         detach: bool = False,
         on_update: OnUpdate | None = None,
     ) -> Ingest:
@@ -89,6 +90,7 @@ class Client:
                 targets=targets,
                 store_only=store_only,
                 declare_digest=declare_digest,
+                digest_cache=digest_cache,
                 detach=detach,
                 on_update=on_update,
             )

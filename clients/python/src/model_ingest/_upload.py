@@ -21,7 +21,6 @@ from model_ingest._watchdog import Watchdog, cancelled_from_outside
 from model_ingest.v1.ingest_service_pb2 import (
     Capabilities,
     GetIngestRequest,
-    UploadChunk,
     UploadFinish,
     UploadRequest,
     UploadStart,
@@ -67,7 +66,7 @@ class UploadStrategy:
         # A long prefix is hashed before the stream opens: the server ends streams that are silent.
         await self._source.hash_to(self._offset)
         await self._connection.ready()
-        call = self._connection.ingests.Upload()
+        call = self._connection.upload()
         status = FirstStatus(call)
         watchdog = Watchdog(call, self._stall_seconds)
         try:
@@ -108,14 +107,13 @@ class UploadStrategy:
         self._offset = file.committed_size
         return None
 
-    async def _send(self, call: grpc.aio.StreamUnaryCall[UploadRequest, File], watchdog: Watchdog) -> None:
+    async def _send(self, call: grpc.aio.StreamUnaryCall[UploadRequest | bytes, File], watchdog: Watchdog) -> None:
         # write(), not a generator: a generator's own error would come out as a bare cancellation (P3).
         try:
             await call.write(UploadRequest(start=UploadStart(file=self._file_name)))
             async with aclosing(self._source.chunks(self._offset, self._chunk_bytes)) as chunks:
                 async for chunk in chunks:
-                    message = UploadChunk(offset=chunk.offset, data=chunk.data, crc32c=chunk.crc32c)
-                    await call.write(UploadRequest(chunk=message))
+                    await call.write(chunk.message)
                     watchdog.fed()
             digest = await self._source.digest()
             self._finish_sent = True

@@ -11,6 +11,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit code (docs/client.md has the table). No `arguments`: the process's own."""
     # grpc's C core logs every refused connection to stderr; our own message says it once.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from model_ingest.cli._allocator import keep_freed_memory
     from model_ingest.cli._run import run
 
+    keep_freed_memory()
     return run(sys.argv[1:] if arguments is None else arguments)

@@ -60,6 +60,7 @@ async def push(client: AsyncClient, options: argparse.Namespace, session: Sessio
             targets=options.target,
             store_only=options.store_only,
             declare_digest=options.declare_digest,
+            digest_cache=options.digest_cache,
             detach=options.detach,
             on_update=session.seeing(view),
         )

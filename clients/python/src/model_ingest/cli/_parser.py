@@ -131,7 +131,15 @@ def _add_push(push: argparse.ArgumentParser) -> None:
     push.add_argument("--quantize", metavar="TYPE", help="have Ollama quantize to this, e.g. Q4_K_M")
     _add_store_only(push)
     push.add_argument(
-        "--declare-digest", action="store_true", help="hash first: bytes that are stored already are not sent"
+        "--declare-digest",
+        action="store_true",
+        help="hash first, unless the digest is remembered: bytes that are stored already are not sent",
+    )
+    push.add_argument(
+        "--no-digest-cache",
+        action="store_false",
+        dest="digest_cache",
+        help="neither use nor keep remembered digests of files",
     )
     _add_detach(push)
 
