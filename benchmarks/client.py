@@ -94,7 +94,17 @@ def child(way: str, address: str, path: Path, options: list[str]) -> None:
         digest = options[0]
         act = lambda: asyncio.run(raw_stub(address, path, digest))  # noqa: E731
     else:
-        arguments = ["push", str(path), "--name", "m", "--server", address, "--store-only", "--json", *options]
+        arguments = [
+            "push",
+            str(path),
+            "--name",
+            "m",
+            "--server",
+            address,
+            "--store-only",
+            "--json",
+            *options,
+        ]
         act = lambda: main(arguments)  # noqa: E731
     at_rest_kib = most_resident_kib()
     cpu, started = time.process_time(), time.perf_counter()

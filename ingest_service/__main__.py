@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from dataclasses import replace
 
-from ingest_service.app import StartError, migrate_only, serve, sweep_once
 from ingest_service.config import PREFIX, SETTINGS, SettingError, Settings, load_settings
-from ingest_service.process import allow_many_descriptors, tune_allocator
+from ingest_service.process import StartError, allow_many_descriptors, cannot_listen, tune_allocator
 from ingest_service.telemetry.logs import configure_logs
+from ingest_service.workers import Supervisor, WorkerSide, reserve
+
+# `ingest_service.app` is imported where it is used: the parent of workers must not import grpc.
 
 _WRONG_USE = 2
 _BUSY = 1
+_MAX_WORKERS = 64
 
 
 def _settings_help() -> str:
@@ -40,6 +44,20 @@ def _parser() -> argparse.ArgumentParser:
             epilog=_settings_help(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        if name == "serve":
+            added.add_argument(
+                "--workers",
+                type=_worker_count,
+                default=1,
+                metavar="N",
+                help="so many processes share the port, data directory and database (default: 1); limits such"
+                " as INGEST_MAX_UPLOADS and INGEST_TOTAL_WINDOW_BYTES hold for each of them",
+            )
+            # What the parent of workers says to them.
+            added.add_argument("--listen", default="", help=argparse.SUPPRESS)
+            added.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
+            added.add_argument("--prepared", action="store_true", help=argparse.SUPPRESS)
+            added.add_argument("--worker", type=int, default=None, help=argparse.SUPPRESS)
         if name == "sweep":
             added.add_argument("--dry-run", action="store_true", help="only say what would go")
             added.add_argument(
@@ -48,7 +66,47 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _worker_count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= _MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"it must be 1 to {_MAX_WORKERS}")
+    return count
+
+
+def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
+    allow_many_descriptors()
+    if settings.allow_insecure and arguments.worker is None and not arguments.prepare:
+        sys.stderr.write("warning: INGEST_ALLOW_INSECURE is set: anybody who can connect may push\n")
+    if arguments.workers > 1:
+        return _supervise(settings, arguments.workers)
+    from ingest_service.app import prepare, serve
+
+    if arguments.prepare:
+        asyncio.run(prepare(settings))
+        return 0
+    tune_allocator()
+    if arguments.listen:
+        settings = replace(settings, listen=arguments.listen)
+    worker = WorkerSide() if arguments.worker is not None else None
+    asyncio.run(serve(settings, worker, is_prepared=arguments.prepared))
+    return 0
+
+
+def _supervise(settings: Settings, count: int) -> int:
+    try:
+        # Held until the last worker has ended.
+        held = reserve(settings.listen)
+    except OSError as error:
+        raise cannot_listen(settings.listen) from error
+    command = ("-m", "ingest_service", "serve")
+    with held.holder:
+        supervisor = Supervisor(command, count, listen=held.listen, drain_seconds=settings.drain_seconds)
+        return asyncio.run(supervisor.run())
+
+
 def _sweep(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ingest_service.app import sweep_once
+
     report = asyncio.run(sweep_once(settings, dry_run=arguments.dry_run, beyond_brake=arguments.beyond_brake))
     if report is None:
         sys.stderr.write("another process is sweeping; try again in a minute\n")
@@ -72,14 +130,13 @@ def main() -> int:
     command = arguments.command
     try:
         settings = load_settings()
-        configure_logs(settings.log_level, settings.log_format)
+        worker = arguments.worker if command == "serve" else None
+        configure_logs(settings.log_level, settings.log_format, worker=worker)
         if command == "serve":
-            allow_many_descriptors()
-            tune_allocator()
-            if settings.allow_insecure:
-                sys.stderr.write("warning: INGEST_ALLOW_INSECURE is set: anybody who can connect may push\n")
-            asyncio.run(serve(settings))
+            return _serve(settings, arguments)
         elif command == "migrate":
+            from ingest_service.app import migrate_only
+
             before, after = asyncio.run(migrate_only(settings))
             sys.stdout.write(f"schema: {before or 'none'} -> {after}\n")
         elif command == "sweep":

@@ -44,6 +44,7 @@ from ingest_service.ingests.taking_in import TakingIn
 from ingest_service.ingests.uploads import Uploads
 from ingest_service.ingests.verify import Verifications
 from ingest_service.ingests.verify_rounds import VerifyRounds, VerifySettings
+from ingest_service.process import StartError, cannot_listen
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
@@ -51,14 +52,11 @@ from ingest_service.storage import FileExecutor, ImportFolder, LocalBlobStore, L
 from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.posix import make_directory
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
+from ingest_service.workers import WorkerSide
 
 _log = logging.getLogger(__name__)
 #: After the grace, uploads that were ended have this long to be left in good order.
 _CLEAN_UP_SECONDS = 8.0
-
-
-class StartError(Exception):
-    """The service cannot start; the message is one line that names the setting and the remedy."""
 
 
 def now() -> datetime:
@@ -74,8 +72,9 @@ def new_id() -> str:
 class Service:
     """One process of the service: `start`, then `stop`. Used by the `serve` command and by tests."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, shares_port: bool = False) -> None:
         self._settings = settings
+        self._shares_port = shares_port
         self.limits = Limits(
             max_file_bytes=settings.max_file_bytes,
             window_bytes=settings.window_bytes,
@@ -212,25 +211,27 @@ class Service:
                 removal=self.removal,
                 deploying=self.deploying,
             ),
+            shares_port=shares_port,
         )
         self.readiness = Readiness(
             self.database, self.store, self.rpc.set_serving, period_seconds=settings.readiness_seconds
         )
         self.port = 0
 
-    async def start(self) -> None:
-        """Everything a boot checks and puts right, then SERVING. Raises StartError; `stop` cleans up."""
+    async def start(self, *, is_prepared: bool = False) -> None:
+        """Everything a boot checks and puts right, then SERVING. Raises StartError; `stop` cleans up.
+
+        `is_prepared`: `prepare` has just put right what a crash left.
+        """
         _log.info("starting", extra=self._settings.public())
         store_id = await self.open()
-        await self._recover()
+        if not is_prepared:
+            await self.recover()
         await self._log_contents(store_id)
         try:
             self.port = await self.rpc.start(self._settings.listen)
         except OSError as error:
-            raise StartError(
-                f"INGEST_LISTEN={self._settings.listen} cannot be listened on: is the port taken, the address"
-                " not this machine's? Choose another."
-            ) from error
+            raise cannot_listen(self._settings.listen) from error
         self.hints.start()
         await self._log_sharing()
         self.worker.start()
@@ -238,7 +239,8 @@ class Service:
         self.verify_rounds.start()
         await self.readiness.start()
         self.import_boot.start(look_for_files=self._settings.import_at_boot)
-        _log.info("serving", extra={"listen": self._settings.listen, "port": self.port})
+        serving = "worker serving" if self._shares_port else "serving"
+        _log.info(serving, extra={"listen": self._settings.listen, "port": self.port})
 
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Drains in order: not ready, no new calls, watches, uploads, worker, database, threads."""
@@ -290,7 +292,7 @@ class Service:
             self.hub.wake(ingest_id)
         self.uploads.look(ingest_id)
 
-    async def _recover(self) -> None:
+    async def recover(self) -> None:
         """What a crash left is put right; then the store must be writable. Raises StartError."""
         try:
             await self.recovery.at_boot()
@@ -362,21 +364,35 @@ class Service:
         )
 
 
-async def serve(settings: Settings) -> None:
-    """Runs the service until SIGTERM or SIGINT. Raises StartError."""
-    service = Service(settings)
+async def serve(settings: Settings, worker: WorkerSide | None = None, *, is_prepared: bool = False) -> None:
+    """Runs the service until SIGTERM or SIGINT; a `worker` shares its port with others. Raises StartError."""
+    service = Service(settings, shares_port=worker is not None)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if worker is not None:
+        worker.watch(stop.set)
     try:
-        await service.start()
+        await service.start(is_prepared=is_prepared)
+        if worker is not None:
+            worker.serving()
         await stop.wait()
     except BaseException:
         with contextlib.suppress(IngestError):
             await service.stop(0.0)
         raise
     await service.stop()
+
+
+async def prepare(settings: Settings) -> None:
+    """What is done once before several workers start: schema, the right store, what a crash left."""
+    service = Service(settings)
+    try:
+        await service.open()
+        await service.recover()
+    finally:
+        await service.close_store()
 
 
 async def sweep_once(settings: Settings, *, dry_run: bool, beyond_brake: bool) -> SweepReport | None:

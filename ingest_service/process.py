@@ -1,4 +1,4 @@
-"""What is set for the process as a whole, before anything else runs."""
+"""What is set for the process as a whole, before anything else runs; and that it cannot run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ _M_ARENA_MAX = -8
 
 _MEBIBYTE = 1024 * 1024
 _MANY_DESCRIPTORS = 65_536
+
+
+class StartError(Exception):
+    """The service cannot start; the message is one line that names the setting and the remedy."""
+
+
+def cannot_listen(listen: str) -> StartError:
+    """The address cannot be had."""
+    return StartError(
+        f"INGEST_LISTEN={listen} cannot be listened on: is the port taken, the address"
+        " not this machine's? Choose another."
+    )
 
 
 def allow_many_descriptors() -> int:

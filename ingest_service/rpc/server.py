@@ -46,11 +46,20 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
+def server_options(shares_port: bool) -> tuple[tuple[str, int], ...]:
+    """SERVER_OPTIONS; with `serve --workers` the kernel spreads connections over processes on one port."""
+    if not shares_port:
+        return SERVER_OPTIONS
+    return tuple((name, 1 if name == "grpc.so_reuseport" else value) for name, value in SERVER_OPTIONS)
+
+
 class RpcServer:
     """The server with its services and health."""
 
-    def __init__(self, ingests: IngestServicer, catalog: CatalogServicer) -> None:
-        self._server = aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
+    def __init__(
+        self, ingests: IngestServicer, catalog: CatalogServicer, *, shares_port: bool = False
+    ) -> None:
+        self._server = aio.server(interceptors=[ErrorInterceptor()], options=server_options(shares_port))
         self._health = HealthService(SERVICE_NAMES)
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(ingests, self._server)
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, self._server)

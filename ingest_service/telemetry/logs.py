@@ -78,9 +78,23 @@ class LogfmtFormatter(logging.Formatter):
         return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=True)
 
 
-def configure_logs(level: str, log_format: str) -> None:
-    """Sends every record to stderr. `log_format` is `text` or `json`."""
+class _OfWorker(logging.Filter):
+    """Adds the field `worker`: several processes write into one log."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.worker = self._number
+        return True
+
+
+def configure_logs(level: str, log_format: str, *, worker: int | None = None) -> None:
+    """Sends every record to stderr. `log_format` is `text` or `json`; `worker` numbers one of several."""
     handler = logging.StreamHandler(sys.stderr)
+    if worker is not None:
+        handler.addFilter(_OfWorker(worker))
     handler.setFormatter(JsonFormatter() if log_format == "json" else LogfmtFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

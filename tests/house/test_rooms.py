@@ -31,6 +31,8 @@ FORBIDDEN: dict[str, set[str]] = {
     "storage": {"grpc", "google.protobuf", "model_ingest", "sqlalchemy", "httpx"},
     "database": {"grpc", "google.protobuf", "model_ingest", "httpx"},
     "telemetry": {"grpc", "google.protobuf", "model_ingest", "sqlalchemy", "httpx"},
+    # The parent of workers must not load grpc before it starts them (peers.md P14).
+    "workers": {"grpc", "google.protobuf", "model_ingest", "sqlalchemy", "httpx", "ingest_service.config"},
     "process": {
         "grpc",
         "google.protobuf",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest_service.app import StartError
-from ingest_service.rpc.server import SERVER_OPTIONS
+from ingest_service.process import StartError
+from ingest_service.rpc.server import SERVER_OPTIONS, server_options
 from tests.support.service import RunningService, settings_for
 
 DESIGN = {
@@ -32,6 +32,11 @@ DESIGN = {
 def test_the_options_are_those_of_the_design_and_no_others() -> None:
     assert len(SERVER_OPTIONS) == len(DESIGN)
     assert dict(SERVER_OPTIONS) == DESIGN
+
+
+def test_workers_share_their_port_and_differ_in_nothing_else() -> None:
+    assert server_options(shares_port=False) == SERVER_OPTIONS
+    assert dict(server_options(shares_port=True)) == DESIGN | {"grpc.so_reuseport": 1}
 
 
 async def test_a_second_server_on_the_same_port_does_not_start(

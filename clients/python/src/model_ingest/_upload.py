@@ -107,7 +107,9 @@ class UploadStrategy:
         self._offset = file.committed_size
         return None
 
-    async def _send(self, call: grpc.aio.StreamUnaryCall[UploadRequest | bytes, File], watchdog: Watchdog) -> None:
+    async def _send(
+        self, call: grpc.aio.StreamUnaryCall[UploadRequest | bytes, File], watchdog: Watchdog
+    ) -> None:
         # write(), not a generator: a generator's own error would come out as a bare cancellation (P3).
         try:
             await call.write(UploadRequest(start=UploadStart(file=self._file_name)))

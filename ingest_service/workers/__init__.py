@@ -1,0 +1,11 @@
+"""`serve --workers N`: several processes of the service that share one port.
+
+A worker is a process like any other replica on the same data directory and database; nothing in the rooms
+below knows of it. The parent imports no gRPC and opens no database: it only starts, watches and ends them.
+"""
+
+from ingest_service.workers.child import WorkerSide
+from ingest_service.workers.port import ReservedPort, reserve
+from ingest_service.workers.supervisor import Supervisor
+
+__all__ = ["ReservedPort", "Supervisor", "WorkerSide", "reserve"]
