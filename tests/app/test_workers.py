@@ -94,7 +94,7 @@ async def test_an_upload_goes_on_in_the_other_worker_after_a_kill(tmp_path: Path
         os.kill(before[first], signal.SIGKILL)
         call.cancel()
         async with service.channel() as far:
-            # The dead one's threads may still hold its socket for a moment; then all connections are the other's.
+            # The dead one's threads may hold its socket for a moment; then all connections are the other's.
             await far.channel_ready()
             watches = [asyncio.create_task(until_stored(far, ingest.name))]
             file = await resume(stub_of(far), told, DATA)
