@@ -50,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
                 type=_worker_count,
                 default=1,
                 metavar="N",
-                help="so many processes share the port, data directory and database (default: 1); limits such"
-                " as INGEST_MAX_UPLOADS and INGEST_TOTAL_WINDOW_BYTES hold for each of them",
+                help="so many processes share the port, data directory and database (default: 1); limits hold"
+                " for each of them",
             )
             # What the parent of workers says to them.
             added.add_argument("--listen", default="", help=argparse.SUPPRESS)
