@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
@@ -56,8 +57,7 @@ class Supervisor:
         """Every worker drains; what was not started yet is not started."""
         self._stopping.set()
         for process in self._running.values():
-            if process.returncode is None:
-                process.send_signal(number)
+            _send(process, number)
 
     async def _prepare(self) -> int:
         """Schema, identity of the store, and what a crash left: once, not by every worker."""
@@ -108,7 +108,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         self._running[number] = process
         if self._stopping.is_set():
-            process.send_signal(signal.SIGTERM)
+            _send(process, signal.SIGTERM)
         return process
 
     async def _end_of(self, number: int, process: Process) -> int:
@@ -120,7 +120,7 @@ class Supervisor:
         done, _ = await asyncio.wait({ending}, timeout=self._end_seconds)
         if not done:
             _log.error("a worker does not end; it is killed", extra={"worker": number})
-            process.kill()
+            _send(process, signal.SIGKILL)
         code = await ending
         return code if code >= 0 else 128 - code
 
@@ -134,3 +134,9 @@ class Supervisor:
                 self._all_served = True
                 port = int(self._listen.rpartition(":")[2])
                 _log.info("serving", extra={"listen": self._listen, "port": port, "workers": self._count})
+
+
+def _send(process: Process, number: int) -> None:
+    # It may have ended by itself meanwhile.
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)

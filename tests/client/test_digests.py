@@ -11,9 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -127,20 +125,17 @@ def test_the_longest_unused_go(settled: Path):
     assert not (state_directory() / "digest-0.json").exists()
 
 
-def _keep_often(path: Path, state: str, digest: str) -> set[str]:
-    os.environ["XDG_STATE_HOME"] = state
-    seen = set()
-    for _ in range(100):
-        keep(path, digest)
-        seen.add(known(path))
-    return seen
-
-
-def test_processes_that_write_at_once_leave_whole_entries(settled: Path, tmp_path: Path):
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        both = list(pool.map(_keep_often, [settled] * 2, [str(tmp_path / "state")] * 2, [DIGEST, OTHER]))
-    assert both[0] | both[1] <= {DIGEST, OTHER}, "one that is half written would be no entry"
-    assert len(entries()) == 1
+def test_an_entry_is_replaced_as_a_whole(settled: Path, tmp_path: Path):
+    """Whoever reads it while it is written sees the former one, never a part of the new one."""
+    keep(settled, OTHER)
+    (entry,) = entries()
+    former = tmp_path / "former"
+    former.hardlink_to(entry)
+    content = former.read_bytes()
+    keep(settled)
+    assert former.read_bytes() == content
+    assert known(settled) == DIGEST
+    assert entries() == [entry]
 
 
 def test_without_a_state_directory_nothing_is_remembered_and_nothing_fails(
