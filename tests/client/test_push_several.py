@@ -178,9 +178,11 @@ async def test_what_ended_on_its_targets_version_is_a_target_error(
     allowing: RunningService, emulator: OllamaEmulator, files: Path
 ) -> None:
     emulator.version = "0.40.0"
+    weights = sample_gguf(F16, [("token_embd.weight", (32, 2), 1, None)])
+    (files / "f16.gguf").write_bytes(weights)
     async with AsyncClient(allowing.address) as client:
         with pytest.raises(TargetError) as caught:
-            await client.push(files / "model.gguf", name="m", options=CreateOptions(quantize="Q8_0"))
+            await client.push(files / "f16.gguf", name="m", options=CreateOptions(quantize="Q8_0"))
     assert caught.value.reason == "OPTION_UNSUPPORTED"
     assert caught.value.ingest is not None
     assert caught.value.ingest.deployments[0].failure.reason == OPTION_UNSUPPORTED
