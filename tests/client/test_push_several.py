@@ -124,6 +124,21 @@ async def test_a_directory_of_safetensors(
     assert sorted(sent) == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
+async def test_the_file_that_is_wrong_is_named_and_the_end_is_the_end(
+    allowing: RunningService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    directory = tmp_path / "set"
+    directory.mkdir()
+    for name, data in {"config.json": CONFIG_JSON, "tokenizer.json": b"<html>404</html>"}.items():
+        (directory / name).write_bytes(data)
+    (directory / "model.safetensors").write_bytes(b"<html>404 is not here</html>")
+    ended = await run(allowing.address, "push", str(directory), "--name", "m", "--json")
+    assert ended.code == 3
+    assert ended.err.startswith("error: model.safetensors: This is no safetensors file: it is an HTML page")
+    assert (ended.objects[-1]["ingest"]["state"], ended.objects[-1]["ingest"]["done"]) == ("FAILED", True)
+
+
 async def test_what_a_targets_version_cannot_do_is_that_targets_failure(
     allowing: RunningService, emulator: OllamaEmulator, files: Path
 ) -> None:
