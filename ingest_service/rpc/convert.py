@@ -256,7 +256,7 @@ def verify_message(item: VerifyItem) -> catalog_service_pb2.VerifyModelResponse:
     return catalog_service_pb2.VerifyModelResponse(
         targets=[
             catalog_service_pb2.VerifyModelResponse.TargetVerdict(
-                target=one.target, present=one.present, message=one.words
+                target=one.target, present=one.present, message=one.words, unknown=one.unknown
             )
             for one in item.verdicts
         ]
