@@ -40,7 +40,9 @@ class Accepting:
         now = self._clock()
         change = Change.of_new(self._new_ingest(request, name, stored, fingerprint, now), now)
         if len(stored) == len(request.files):
-            check_together([(file, stored[file.file_name].facts or {}) for file in request.files])
+            check_together(
+                [(file, stored[file.file_name].facts or {}) for file in request.files], request.options
+            )
         for file in change.after.files:
             if blob := stored.get(file.file_name):
                 change.inspected(file.id, Inspection(blob.format, blob.rules_version, blob.facts or {}))

@@ -1,6 +1,6 @@
 """What a file's header says against what the request says it is, and the files of a model against each other.
 
-The rules' ids are ours, X1 to X3: security.md asks for them (section 3, split files; section 1e, names and
+The rules' ids are ours, X1 to X5: security.md asks for them (section 3, split files; section 1e, names and
 content) without numbers of their own.
 """
 
@@ -22,6 +22,10 @@ _TYPES = {
     FileRole.PROJECTOR: {"mmproj", "projector"},
 }
 _PROJECTOR = "clip"
+#: What Ollama's own quantizer reads (its ConvertToF32 panics at any other).
+_QUANTIZABLE = frozenset(
+    {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4"}
+)
 #: With it Ollama reads special_tokens_map.json, else not.
 _PIECES = "tokenizer.model"
 
@@ -57,8 +61,13 @@ def check_file(file: _Named, facts: Facts) -> None:
         _refuse("X2", "split.no", f"{message} {split['number'] + 1} of {split['count']}.")
 
 
-def check_together(files: Sequence[tuple[_Named, Facts]]) -> None:
-    """X3: the shards of one model, all of them. X4: files beside safetensors. Raises FormatInvalid."""
+def check_together(files: Sequence[tuple[_Named, Facts]], options: Facts | None = None) -> None:
+    """X3: the shards of one model, all of them. X4: files beside safetensors. X5: what is to be quantized.
+    Raises FormatInvalid."""
+    if (options or {}).get("quantize"):
+        for file, facts in files:
+            if file.role in {FileRole.MODEL, FileRole.SHARD}:
+                _check_quantizable(file, facts)
     if any(file.file_name.lower() == _PIECES for file, _ in files):
         for file, facts in files:
             if facts.get("additional_special_tokens") == "texts":
@@ -74,6 +83,13 @@ def check_together(files: Sequence[tuple[_Named, Facts]]) -> None:
     if said and present not in said:
         message = f"The shards have {present} tensors together; they say {said.pop()}."
         _refuse("X3", "split.tensors.count", message)
+
+
+def _check_quantizable(file: _Named, facts: Facts) -> None:
+    odd = sorted({share["type"] for share in facts.get("quantization_mix", ())} - _QUANTIZABLE)
+    if odd:
+        message = f"{file.file_name} has tensors of {', '.join(odd)}, which Ollama cannot quantize:"
+        _refuse("X5", "options.quantize", f"{message} its server (up to 0.24) would die of it.")
 
 
 def _refuse(rule: str, field: str, message: str) -> NoReturn:

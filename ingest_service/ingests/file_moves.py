@@ -212,7 +212,7 @@ async def _why_not_together(
     blobs = await tx.blobs.some([file.sha256 for file in others if file.sha256])
     facts = [(file, blobs[file.sha256].facts or {}) for file in others if file.sha256 in blobs]
     try:
-        check_together([*facts, (last, inspection.facts)])
+        check_together([*facts, (last, inspection.facts)], ingest.options)
     except FormatInvalid as refused:
         return refused
     return None

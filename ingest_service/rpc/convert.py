@@ -23,6 +23,8 @@ from ingest_service.vocabulary.records import Blob, Deployment, Event, Failure, 
 from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, BlobState, FileState
 
 _FILE_PROGRESS = frozenset({FileState.UPLOADING, FileState.VERIFYING, FileState.PUBLISHING})
+#: Of all files of one model together; a message has at most 4 MiB, and the model says the first ones' again.
+_MAX_FACTS_BYTES = 2 << 20
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -97,17 +99,20 @@ def ingest_message(ingest: Ingest, *, with_options: bool = True) -> resources_pb
 
 
 def model_message(model: Model) -> resources_pb2.Model:
-    """A model of the catalog."""
-    files = [
-        resources_pb2.StoredFile(
+    """A model of the catalog. A thousand shards may say more than a message holds: the last say nothing then."""
+    files, left = [], _MAX_FACTS_BYTES
+    for file in model.newest.files:
+        message = resources_pb2.StoredFile(
             file_name=file.file_name,
             role=resources_pb2.File.Role.Value(f"ROLE_{file.role}"),
             sha256=file.sha256 or "",
             size_bytes=file.size_bytes,
             **_of_blob(model.blobs.get(file.sha256 or "")),
         )
-        for file in model.newest.files
-    ]
+        left -= message.facts.ByteSize()
+        if left < 0:
+            message.ClearField("facts")
+        files.append(message)
     return resources_pb2.Model(
         name=f"models/{model.canonical_model}",
         display_name=model.newest.model,

@@ -105,3 +105,15 @@ def test_special_tokens_that_ollama_dies_of_beside_a_sentencepiece_model() -> No
     check_together([(PIECES, {}), (TOKENS, {})])
     # Without it, Ollama does not read the map.
     check_together([(Named("tokenizer.json", FileRole.MODEL), {}), (TOKENS, TEXTS)])
+
+
+def test_tensors_that_ollama_cannot_quantize() -> None:
+    def whole(kind: str) -> dict[str, Any]:
+        return {**MODEL, "quantization_mix": [{"type": kind, "tensors": 3}]}
+
+    file = Named("m.gguf", FileRole.MODEL)
+    check_together([(file, whole("F16"))], {"quantize": "Q4_K_M"})
+    check_together([(file, whole("I8"))], {})
+    with pytest.raises(FormatInvalid) as refused:
+        check_together([(file, whole("I8"))], {"quantize": "Q4_K_M"})
+    assert (refused.value.metadata["rule"], refused.value.metadata["field"]) == ("X5", "options.quantize")
