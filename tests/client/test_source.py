@@ -12,7 +12,7 @@ from pathlib import Path
 import google_crc32c
 import pytest
 from model_ingest import FileChangedError, LocalFileError
-from model_ingest._source import READ_AHEAD_CHUNKS, Chunk, FileSource
+from model_ingest._source import _HASH_BEHIND_CHUNKS, READ_AHEAD_CHUNKS, Chunk, FileSource
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -67,6 +67,28 @@ async def test_no_more_than_the_read_ahead_is_held(big_file: Path):
         await anext(chunks)
         await asyncio.sleep(0.2)
         assert source._hashed_bytes <= READ_AHEAD_CHUNKS * CHUNK_BYTES
+
+
+async def test_reading_waits_for_a_hasher_that_is_behind(big_file: Path):
+    """Else all of a file would wait in memory for it, on a machine whose disk is faster than its sha256."""
+    goes_on = threading.Event()
+
+    class SlowHash:
+        def update(self, data: memoryview) -> None:
+            goes_on.wait()
+
+    async with FileSource(big_file) as source:
+        source._hash = SlowHash()  # type: ignore[assignment]
+        async with aclosing(source.chunks(0, CHUNK_BYTES)) as chunks:
+            for _ in range(_HASH_BEHIND_CHUNKS):
+                await anext(chunks)
+            third = asyncio.ensure_future(anext(chunks))
+            await asyncio.sleep(0.2)
+            try:
+                assert not third.done()
+            finally:
+                goes_on.set()
+            await third
 
 
 async def test_reading_is_off_the_loop(big_file: Path, monkeypatch: pytest.MonkeyPatch):
