@@ -50,6 +50,7 @@ from ingest_service.rpc.server import RpcServer
 from ingest_service.storage import FileExecutor, ImportFolder, LocalBlobStore, LocalScanner, Sha256
 from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.posix import make_directory
+from ingest_service.telemetry.loop_monitor import LoopMonitor
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
 
 _log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Service:
             allow_from=settings.allow_from,
             allow_safetensors=settings.allow_safetensors,
         )
+        self.loop_monitor = LoopMonitor(settings.stall_seconds)
         self.executor = FileExecutor(settings.file_threads)
         self.database = Database(settings.database_url)
         self.store = LocalBlobStore(settings.data_dir, self.executor)
@@ -221,6 +223,7 @@ class Service:
     async def start(self) -> None:
         """Everything a boot checks and puts right, then SERVING. Raises StartError; `stop` cleans up."""
         _log.info("starting", extra=self._settings.public())
+        self.loop_monitor.start()
         store_id = await self.open()
         await self._recover()
         await self._log_contents(store_id)
@@ -265,6 +268,7 @@ class Service:
         await self.sweeper.stop()
         await self.hints.stop()
         await self.close_store()
+        self.loop_monitor.stop()
         _log.info("stopped")
 
     async def open(self) -> str:
