@@ -70,9 +70,14 @@ def _check_shards(files: Sequence[_Named], roles: Counter[FileRole]) -> None:
         raise OptionUnsupported("The shards are not all of one model, by their names.", field="files")
     (_, count), present = next(iter(numbers.items()))
     if (min(present), max(present), len(present)) != (1, count, count):
-        raise OptionUnsupported(
-            f"By their names there are {count} shards, numbered from 1; some are not here.", field="files"
-        )
+        # Bounded: a name may say 99999.
+        missing = [
+            str(number) for number in range(1, min(count, len(present) + 5) + 1) if number not in present
+        ]
+        more = ", ..." if len(missing) > 5 or count - len(present) > 5 else ""
+        wrong = f"not here: {', '.join(missing[:5])}{more}" if missing else "here are more"
+        message = f"By their names there are {count} shards, numbered from 1; {wrong}."
+        raise OptionUnsupported(message, field="files")
 
 
 def _check_models(files: Sequence[_Named], roles: Counter[FileRole], *, allow_safetensors: bool) -> None:

@@ -8,10 +8,11 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from model_ingest.v1.catalog_service_pb2 import GetModelRequest
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest, WatchIngestRequest
-from model_ingest.v1.resources_pb2 import File, Ingest
+from model_ingest.v1.resources_pb2 import CreateOptions, File, Ingest
 
 from tests.conftest import StartService
 from tests.formats.build import I32, U32, Gguf, Tensor, number, text, texts, u32
+from tests.ollama_emulator import OllamaEmulator
 from tests.rpc.refusals import refused
 from tests.rpc.test_several_files import several
 from tests.support.files import MEBIBYTE, create_request, digest, push, send, upload_messages
@@ -144,6 +145,18 @@ async def test_a_role_that_the_header_denies(start_service: StartService) -> Non
     await push(service.ingests, data, "kept")
     again = service.ingests.CreateIngest(several(files, "again", declared=True))
     assert (await refused(again, "FORMAT_INVALID", "files[1].sha256")).metadata["rule"] == "X1"
+
+
+async def test_what_cannot_be_quantized(start_service: StartService, emulator: OllamaEmulator) -> None:
+    service = await start_service(f"default={emulator.url}")
+    data, options = model(), CreateOptions(quantize="Q4_K_M")
+    name = (await service.ingests.CreateIngest(create_request(data, options=options))).files[0].name
+    refusal = await refused(send(service.ingests, upload_messages(name, data)), "FORMAT_INVALID")
+    assert (refusal.metadata["rule"], refusal.fields) == ("X5", ("options.quantize",))
+    await push(service.ingests, data, "kept", store_only=True)
+    again = create_request(data, sha256=digest(data), options=options)
+    assert (await refused(service.ingests.CreateIngest(again), "FORMAT_INVALID")).metadata["rule"] == "X5"
+    assert not emulator.calls.names()
 
 
 TRAILING = Gguf().file() + b"more"
