@@ -56,6 +56,8 @@ from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFu
 _log = logging.getLogger(__name__)
 #: After the grace, uploads that were ended have this long to be left in good order.
 _CLEAN_UP_SECONDS = 8.0
+#: For sizes and free room, which the kernel mostly knows without asking the disk.
+_LOOKER_THREADS = 2
 
 
 class StartError(Exception):
@@ -94,7 +96,9 @@ class Service:
         self.loop_monitor = LoopMonitor(settings.stall_seconds)
         self.executor = FileExecutor(settings.file_threads)
         self.database = Database(settings.database_url)
-        self.store = LocalBlobStore(settings.data_dir, self.executor)
+        # When the disk stands still, all threads for files soon wait for it; who only asks must not.
+        self.looker = FileExecutor(_LOOKER_THREADS)
+        self.store = LocalBlobStore(settings.data_dir, self.executor, looker=self.looker)
         self.hub = Hub()
         self.database.on_event(self.hub.wake)
         target_names = [target.name for target in settings.targets]
@@ -285,6 +289,7 @@ class Service:
         await self.database.close()
         self.scanner.close()
         self.executor.close()
+        self.looker.close()
 
     def _hinted(self, ingest_id: str | None) -> None:
         """Another process may have changed this ingest (None: any)."""

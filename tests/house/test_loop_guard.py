@@ -51,11 +51,11 @@ HARMLESS = {
 }
 
 
-def _function(source: str, file: str) -> Callable[[str, int], None]:
+def _function(source: str, file: str, kind: str = "def") -> Callable[[str, int], Any]:
     names: dict[str, Any] = {}
-    code = f"{_IMPORTS}def planted(path, fd):\n    {source}\n"
+    code = f"{_IMPORTS}{kind} planted(path, fd):\n    {source}\n"
     exec(compile(code, file, "exec"), names)
-    planted: Callable[[str, int], None] = names["planted"]
+    planted: Callable[[str, int], Any] = names["planted"]
     return planted
 
 
@@ -69,17 +69,25 @@ def opened(tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("what", PLANTED)
 async def test_a_blocking_call_of_the_product_is_noted(what: str, opened: tuple[str, int]) -> None:
-    _function(PLANTED[what], _PRODUCT_FILE)(*opened)
+    await _function(PLANTED[what], _PRODUCT_FILE, "async def")(*opened)
     (note,) = loop_guard.taken()
     assert note.partition(":")[0].partition(" ")[0] == what
     assert "planted.py:3 planted" in note
     assert loop_guard.taken() == []
 
 
+async def test_so_is_one_in_a_callback(opened: tuple[str, int]) -> None:
+    asyncio.get_running_loop().call_soon(_function(PLANTED["os.fsync"], _PRODUCT_FILE), *opened)
+    await asyncio.sleep(0)
+    assert [note.partition(":")[0] for note in loop_guard.taken()] == ["os.fsync"]
+
+
 @pytest.mark.parametrize("what", PLANTED)
 async def test_not_in_a_thread_and_not_of_a_test(what: str, opened: tuple[str, int]) -> None:
     await asyncio.to_thread(_function(PLANTED[what], _PRODUCT_FILE), *opened)
-    _function(PLANTED[what], _TEST_FILE)(*opened)
+    await _function(PLANTED[what], _TEST_FILE, "async def")(*opened)
+    # A plain function of the product that a test calls.
+    _function(PLANTED[what], _PRODUCT_FILE)(*opened)
     assert loop_guard.taken() == []
 
 
@@ -91,7 +99,7 @@ def test_not_without_a_loop(what: str, opened: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("what", HARMLESS)
 async def test_what_blocks_nobody_is_not_noted(what: str, opened: tuple[str, int]) -> None:
-    _function(HARMLESS[what], _PRODUCT_FILE)(*opened)
+    await _function(HARMLESS[what], _PRODUCT_FILE, "async def")(*opened)
     assert loop_guard.taken() == []
 
 
@@ -110,12 +118,12 @@ import asyncio, os
 from tests.support import loop_guard
 loop_guard.install_from_environment()
 names = {{}}
-source = "import os\\ndef planted():\\n    os.fsync(file.fileno())\\n"
+source = "import os\\nasync def planted():\\n    os.fsync(file.fileno())\\n"
 exec(compile(source, {_PRODUCT_FILE!r}, "exec"), names)
 import tempfile
 async def main():
     with tempfile.TemporaryFile() as names["file"]:
-        names["planted"]()
+        await names["planted"]()
 asyncio.run(main())
 """
 

@@ -12,6 +12,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ async def test_while_the_store_stands_still_others_are_answered_and_memory_stays
     parts = [gguf(5 * MEBIBYTE, seed) for seed in range(10)]
     files = [(await new_file(service, data, f"m{number}"), data) for number, data in enumerate(parts)]
     async with uploading(service, files) as tasks:
-        await until(lambda: disk.waiting and sum(unwritten_bytes(service)) > 7 * MEBIBYTE)
+        await until(lambda: disk.waiting > 0 and sum(unwritten_bytes(service)) > 7 * MEBIBYTE)
         for name, _ in files:
             assert (await others_answer(service, name)).committed_size == 0
             held = unwritten_bytes(service)
@@ -127,6 +128,29 @@ async def test_while_the_store_stands_still_others_are_answered_and_memory_stays
         disk.open()
         assert [(await task).sha256 for task in tasks] == [digest(data) for data in parts]
     assert service.service.uploads.held_bytes == 0
+
+
+async def test_new_ingests_are_taken_while_every_thread_for_files_waits_for_the_disk(
+    start_service: StartService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service: RunningService = await start_service(file_threads=2, readiness_seconds=300, sweep_seconds=3600)
+    known, parts = gguf(100_000, 9), [gguf(2 * MEBIBYTE, seed) for seed in range(4)]
+    await upload(service, upload_messages(await new_file(service, known, "known"), known))
+    files = [(await new_file(service, data, f"m{number}"), data) for number, data in enumerate(parts)]
+    disk = Disk(monkeypatch)
+    try:
+        async with uploading(service, files) as tasks:
+            await until(lambda: disk.waiting == 2)
+            # Room is looked up, and whether stored bytes are really there.
+            await service.ingests.CreateIngest(create_request(parts[0], "meanwhile"), timeout=30)
+            request = create_request(known, "again", sha256=digest(known))
+            again = await service.ingests.CreateIngest(request, timeout=30)
+            assert again.files[0].state == STORED
+            assert disk.waiting == 2
+            disk.open()
+            assert [(await task).state for task in tasks] == [STORED] * len(parts)
+    finally:
+        disk.open()
 
 
 async def test_a_slow_disk_holds_its_client_back_and_nobody_else(service: RunningService, disk: Disk) -> None:
@@ -143,7 +167,7 @@ async def test_a_slow_disk_holds_its_client_back_and_nobody_else(service: Runnin
             await others_answer(service, name)
             before = session.pipeline.written_bytes
             disk.grant()
-            await until(lambda before=before: session.pipeline.written_bytes > before)
+            await until(partial(_has_written_beyond, session, before))
             written = session.pipeline.written_bytes
         disk.open()
         assert (await task).sha256 == digest(data)
@@ -198,6 +222,10 @@ async def test_of_64_uploads_60_stand_still_and_four_do_not_notice(service: Runn
         assert (await calls[0]).state == STORED
         for call in calls[1:]:
             call.cancel()
+
+
+def _has_written_beyond(session: Any, position: int) -> bool:
+    return bool(session.pipeline.written_bytes > position)
 
 
 def _sessions(service: RunningService) -> list[Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import os
 import socket
 import sqlite3
@@ -54,6 +55,7 @@ _METADATA = (
     "statvfs",
     "link",
 )
+_IS_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _SHARED = ("pathlib.py", "os.py", "<frozen os>", "shutil.py", "genericpath.py", "posixpath.py", "tempfile.py")
 _real: dict[str, Any] = {}
 #: What was noted and not yet taken, as `what: file:line function < its caller < ...`.
@@ -164,17 +166,28 @@ def _on_the_loop() -> bool:
 
 
 def _look(what: str, *, by_libraries: bool = True) -> None:
-    """The nearest of our own frames decides: a test may block its loop, the product may not."""
+    """Notes it if a coroutine or a callback of the product led here.
+
+    A test may block its own loop, also through a plain function of the product that it calls itself.
+    """
     calls: list[str] = []
+    is_product = False
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename == __file__:
         frame = frame.f_back
     while frame is not None:
-        file = frame.f_code.co_filename
-        calls.append(f"{file}:{frame.f_lineno} {frame.f_code.co_name}")
-        if file.startswith(_PRODUCT):
-            _report(f"{what}: " + " < ".join(calls))
+        code = frame.f_code
+        calls.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}")
+        if code.co_filename.startswith(_PRODUCT):
+            is_product = True
+            if code.co_flags & _IS_COROUTINE:
+                break
+        elif code.co_filename.startswith(_TESTS):
             return
-        if file.startswith(_TESTS) or not (by_libraries or file.endswith(_SHARED)):
+        elif code.co_filename == asyncio.events.__file__:
+            break
+        elif not (is_product or by_libraries or code.co_filename.endswith(_SHARED)):
             return
         frame = frame.f_back
+    if is_product:
+        _report(f"{what}: " + " < ".join(calls))
