@@ -43,7 +43,7 @@ class Accepting:
             check_together([(file, stored[file.file_name].facts or {}) for file in request.files])
         for file in change.after.files:
             if blob := stored.get(file.file_name):
-                check_quantize(request.options, blob.facts or {})
+                check_quantize(file, blob.facts or {}, request.options)
                 change.inspected(file.id, Inspection(blob.format, blob.rules_version, blob.facts or {}))
         made = await tx.ingests.insert(change.after, change.events)
         await supersede_older(tx, change)

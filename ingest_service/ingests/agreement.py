@@ -1,6 +1,6 @@
 """What a file's header says against what the request says it is, and the files of a model against each other.
 
-The rules' ids are ours, X1 to X3: security.md asks for them (section 3, split files; section 1e, names and
+The rules' ids are ours, X1 to X5: security.md asks for them (section 3, split files; section 1e, names and
 content) without numbers of their own.
 """
 
@@ -58,15 +58,15 @@ def check_file(file: _Named, facts: Facts) -> None:
         _refuse("X2", "split.no", f"{message} {split['number'] + 1} of {split['count']}.")
 
 
-def check_quantize(options: Mapping[str, Any], facts: Facts) -> None:
+def check_quantize(file: _Named, facts: Facts, options: Mapping[str, Any]) -> None:
     """X5: Ollama goes by general.file_type; its server dies of a tensor that it cannot quantize (seen with
     0.24.0). Raises FormatInvalid."""
-    if not options.get("quantize"):
+    if not options.get("quantize") or file.role not in {FileRole.MODEL, FileRole.SHARD}:
         return
-    for share in facts.get("quantization_mix", ()):
-        if share["type"] not in _QUANTIZABLE:
-            message = f"Only F32, F16 and BF16 can be quantized; the file has tensors of {share['type']}."
-            _refuse("X5", "options.quantize", message)
+    odd = sorted({share["type"] for share in facts.get("quantization_mix", ())} - _QUANTIZABLE)
+    if odd:
+        message = f"Only F32, F16 and BF16 can be quantized; the file has tensors of {', '.join(odd)}."
+        _refuse("X5", "options.quantize", message)
 
 
 def check_together(files: Sequence[tuple[_Named, Facts]]) -> None:

@@ -91,7 +91,7 @@ class FileMoves:
         async def work(tx: Transaction) -> None:
             ingest = await self._locked(tx, file.ingest_id)
             current = self._ours(ingest, file)
-            check_quantize(ingest.options, inspection.facts)
+            check_quantize(current, inspection.facts, ingest.options)
             change = Change(ingest, self._clock())
             change.inspected(current.id, inspection)
             if change.after != ingest:

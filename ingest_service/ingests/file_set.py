@@ -92,12 +92,17 @@ def _check_models(files: Sequence[_Named], roles: Counter[FileRole], *, allow_sa
         return
     if not allow_safetensors:
         raise OptionUnsupported(
-            "This service takes no safetensors (INGEST_ALLOW_SAFETENSORS is off): convert the model to GGUF.",
+            "This service takes no safetensors (INGEST_ALLOW_SAFETENSORS is off): Ollama's converter can die"
+            " of a set that is sound in itself. Convert the model to GGUF.",
             field="files",
         )
     if formats[GGUF] or roles[FileRole.PROJECTOR]:
         raise OptionUnsupported("Beside safetensors there is no GGUF but an adapter.", field="files")
-    if "config.json" not in names or not {"tokenizer.json", "tokenizer.model"} & set(names):
+    tokenizers = {"tokenizer.json", "tokenizer.model"}
+    missing = ["a config.json"] if "config.json" not in names else []
+    missing += ["a tokenizer.json or tokenizer.model"] if not tokenizers & set(names) else []
+    if missing:
         raise OptionUnsupported(
-            "A set of safetensors has a config.json, and a tokenizer.json or tokenizer.model.", field="files"
+            f"A set of safetensors has {' and '.join(missing)} too: name it, or the whole directory.",
+            field="files",
         )

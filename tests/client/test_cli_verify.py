@@ -61,7 +61,7 @@ async def test_all_is_right(script: Script) -> None:
         "b.gguf: read 5 B of 10 B (50 %)",
         "b.gguf: read 10 B of 10 B (100 %)",
         "target a: there",
-        "target b: not confirmed (Not deployed [2J there.)",
+        "target b: not there (Not deployed [2J there.)",
         "done: all 20 B stored of M:latest are right",
     ]
 

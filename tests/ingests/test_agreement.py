@@ -111,13 +111,17 @@ def mix(*types: str) -> dict[str, Any]:
     return MODEL | {"quantization_mix": [{"type": name} for name in types]}
 
 
+WEIGHTS = Named("m.gguf", FileRole.MODEL)
+
+
 def test_what_can_be_quantized() -> None:
-    check_quantize({"quantize": "Q4_K_M"}, mix("F16", "F32", "BF16"))
-    check_quantize({"system": "x"}, mix("Q4_K"))
-    check_quantize({"quantize": "int4"}, {"tensor_count": 3})
+    check_quantize(WEIGHTS, mix("F16", "F32", "BF16"), {"quantize": "Q4_K_M"})
+    check_quantize(WEIGHTS, mix("Q4_K"), {"system": "x"})
+    check_quantize(WEIGHTS, {"tensor_count": 3}, {"quantize": "int4"})
+    check_quantize(Named("p.gguf", FileRole.PROJECTOR), mix("Q8_0"), {"quantize": "Q4_K_M"})
 
 
 def test_what_cannot() -> None:
     with pytest.raises(FormatInvalid) as refused:
-        check_quantize({"quantize": "Q4_K_M"}, mix("F16", "I8"))
+        check_quantize(WEIGHTS, mix("F16", "I8"), {"quantize": "Q4_K_M"})
     assert (refused.value.metadata["rule"], refused.value.field) == ("X5", "options.quantize")

@@ -117,8 +117,7 @@ async def _watched(client: AsyncClient, name: str) -> list[TargetVerdict]:
 def _there(verdict: TargetVerdict) -> str:
     if verdict.present:
         return "there"
-    # With words it may be that nobody could ask: that it is not there was not said then.
-    return "not confirmed" if verdict.message else "not there"
+    return "not known" if verdict.unknown else "not there"
 
 
 def _last_word(model: Model, lacking: list[str]) -> str:
