@@ -3,7 +3,7 @@
 A heartbeat on the loop says every few milliseconds how late it came. A thread beside it sees a heartbeat that
 is overdue and looks at the loop's thread while it is stuck: afterwards there is nothing left to see. What
 holds the GIL all the while is seen only as it lets go of it, and a stall barely over the limit may end before
-the thread looks; such stalls are counted, with no stack.
+the thread looks: such stalls are counted, with no stack.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _SUMMARY_SECONDS = 60.0
 #: Stacks are logged no more often than this; what was left out is counted.
 _STACK_LOG_SECONDS = 10.0
 _MAX_FRAMES = 30
+#: So that a look comes just after the limit and not just before.
+_A_LITTLE_SECONDS = 0.001
 #: Upper bounds of the histogram; the last class is what is above them.
 BOUNDS_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 
@@ -150,9 +152,13 @@ class LoopMonitor:
         """In its own thread. One look at each stall, as soon as it is one."""
         seen = 0.0
         assert self._loop is not None
-        while not self._stopped.wait(self._stall_seconds / 4) and not self._loop.is_closed():
+        wait_seconds = self._stall_seconds
+        while not self._stopped.wait(wait_seconds) and not self._loop.is_closed():
             due = self._due
             late_seconds = time.monotonic() - due
+            # Up again when this beat would be a stall; while the loop turns it has moved on by then.
+            left_seconds = self._stall_seconds - late_seconds
+            wait_seconds = left_seconds + _A_LITTLE_SECONDS if left_seconds > 0 else self._stall_seconds
             if late_seconds > self._stall_seconds and due != seen:
                 seen = due
                 calls = _calls(sys._current_frames().get(self._loop_thread))
