@@ -227,10 +227,11 @@ class Service:
     async def start(self) -> None:
         """Everything a boot checks and puts right, then SERVING. Raises StartError; `stop` cleans up."""
         _log.info("starting", extra=self._settings.public())
-        self.loop_monitor.start()
         store_id = await self.open()
         await self._recover()
         await self._log_contents(store_id)
+        # Not before: what blocks while it boots, migrations above all, keeps nobody waiting.
+        self.loop_monitor.start()
         try:
             self.port = await self.rpc.start(self._settings.listen)
         except OSError as error:

@@ -140,7 +140,7 @@ def new_file(path: Path, size_bytes: int) -> tuple[str, str]:
 
 
 def hash_rate(path: str) -> tuple[float, float]:
-    """Bytes per second of one core's sha256, the bytes being in memory; and its CPU seconds per 10^9 bytes."""
+    """Bytes per second of one core's sha256, the bytes being in memory; and CPU seconds per 10^9 of them."""
     data = Path(path).read_bytes()[: 256 * MEBIBYTE]
     started, cpu_seconds = time.perf_counter(), time.thread_time()
     hashlib.sha256(data).digest()

@@ -26,7 +26,9 @@ _BEAT_SECONDS = 0.02
 _SUMMARY_SECONDS = 60.0
 #: Stacks are logged no more often than this; what was left out is counted.
 _STACK_LOG_SECONDS = 10.0
-_MAX_FRAMES = 30
+#: A stack has to fit into a field of the log, its innermost call first of all.
+_MAX_FRAMES = 25
+_MAX_CALL_CHARACTERS = 78
 #: So that a look comes just after the limit and not just before.
 _A_LITTLE_SECONDS = 0.001
 #: Upper bounds of the histogram; the last class is what is above them.
@@ -63,10 +65,14 @@ class LoopLag:
         }
 
 
+def _short(file: str) -> str:
+    return "/".join(file.rsplit("/", 2)[-2:])
+
+
 def _calls(frame: FrameType | None) -> list[str]:
     """The innermost calls, outermost first. No lines of source: to read them now would be file work."""
     calls = [
-        f"{one.f_code.co_filename}:{line} {one.f_code.co_name}"
+        f"{_short(one.f_code.co_filename)}:{line} {one.f_code.co_name}"[:_MAX_CALL_CHARACTERS]
         for one, line in islice(traceback.walk_stack(frame), _MAX_FRAMES)
     ]
     return calls[::-1]

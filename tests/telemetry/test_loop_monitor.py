@@ -7,14 +7,17 @@ flooded, or the service does not run it. No test judges by the clock: a stall en
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import sys
 import threading
 from typing import Any
 
 import pytest
 from model_ingest.v1.ingest_service_pb2 import GetCapabilitiesRequest, ListIngestsRequest
 
-from ingest_service.telemetry.loop_monitor import BOUNDS_SECONDS, LoopMonitor
+from ingest_service.telemetry.logs import JsonFormatter
+from ingest_service.telemetry.loop_monitor import BOUNDS_SECONDS, LoopMonitor, _calls
 from tests.conftest import StartService
 
 _STALL_SECONDS = 0.02
@@ -88,6 +91,23 @@ async def test_a_loop_that_is_stuck_once_is_looked_at_once() -> None:
     monitor.stop()
     # All of this was one turn of the loop, and so one stall.
     assert sum("is_stuck_once_is_looked_at_once" in stack for _, stack in first.stalls[:count]) == 1
+
+
+def test_a_deep_stack_fits_into_the_log_with_its_innermost_calls() -> None:
+    def deep(levels: int) -> list[str]:
+        return deep(levels - 1) if levels else innermost()
+
+    def innermost() -> list[str]:
+        return _calls(sys._getframe())
+
+    calls = deep(60)
+    assert "telemetry/test_loop_monitor.py:" in calls[-1]
+    assert calls[-1].endswith(" innermost")
+    assert calls[-2].endswith(" deep")
+    text = "\n".join(calls)
+    assert 1000 < len(text)
+    record = logging.makeLogRecord({"msg": "x", "stack": text})
+    assert json.loads(JsonFormatter().format(record))["stack"] == text
 
 
 async def test_every_beat_is_in_one_class_of_the_histogram() -> None:
