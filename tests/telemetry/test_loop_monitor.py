@@ -94,16 +94,22 @@ async def test_a_loop_that_is_stuck_once_is_looked_at_once() -> None:
 
 
 def test_a_deep_stack_fits_into_the_log_with_its_innermost_calls() -> None:
-    def deep(levels: int) -> list[str]:
-        return deep(levels - 1) if levels else innermost()
+    def deep_down_in_a_function_with_a_name_that_is_far_too_long_for_a_line_of_a_log(
+        levels: int,
+    ) -> list[str]:
+        return (
+            deep_down_in_a_function_with_a_name_that_is_far_too_long_for_a_line_of_a_log(levels - 1)
+            if levels
+            else innermost()
+        )
 
     def innermost() -> list[str]:
         return _calls(sys._getframe())
 
-    calls = deep(60)
+    calls = deep_down_in_a_function_with_a_name_that_is_far_too_long_for_a_line_of_a_log(60)
     assert "telemetry/test_loop_monitor.py:" in calls[-1]
     assert calls[-1].endswith(" innermost")
-    assert calls[-2].endswith(" deep")
+    assert " deep_down" in calls[-2]
     text = "\n".join(calls)
     assert len(text) > 1000
     record = logging.makeLogRecord({"msg": "x", "stack": text})
