@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 FUZZ := $(VENV)/.fuzz
+BENCH := $(VENV)/.bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo test serve lint format protos protos-check lock bench soak fuzz test-ollama clean
@@ -65,8 +66,13 @@ protos: $(DEV) ## generate the Python stubs from protos/
 lock: $(DEV) ## resolve the dependencies anew and pin them with hashes
 	$(BIN)/python scripts/lock.py
 
-bench: ## benchmarks (not there yet)
-	@echo "make bench: not there yet (see README, What is not there yet)" >&2; exit 2
+$(BENCH): requirements/bench.lock $(DEV)
+	$(PIP) install --require-hashes --no-deps --only-binary :all: -r requirements/bench.lock \
+	  || echo "make: matplotlib cannot be had; the benchmarks go without a plot" >&2
+	@touch $@
+
+bench: $(BENCH) ## every figure as ratios, in build/bench/ (BENCH_BYTES=268435456, BENCH_ROUNDS=3, BENCH_ONLY="one unary")
+	$(BIN)/python -m benchmarks.suite
 
 soak: $(DEV) ## the tests that take minutes
 	@sh scripts/test_needs.sh

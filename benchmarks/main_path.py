@@ -127,7 +127,7 @@ async def latencies(stub: IngestStub, name: str, until: asyncio.Event) -> list[f
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
-    cuts = statistics.quantiles(values, n=100)
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
     return {
         "calls": len(values),
         "p50_ms": round(cuts[49], 2),

@@ -51,12 +51,15 @@ from ingest_service.rpc.server import RpcServer
 from ingest_service.storage import FileExecutor, ImportFolder, LocalBlobStore, LocalScanner, Sha256
 from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.posix import make_directory
+from ingest_service.telemetry.loop_monitor import LoopMonitor
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
 from ingest_service.workers import WorkerSide
 
 _log = logging.getLogger(__name__)
 #: After the grace, uploads that were ended have this long to be left in good order.
 _CLEAN_UP_SECONDS = 8.0
+#: For sizes and free room, which the kernel mostly knows without asking the disk.
+_LOOKER_THREADS = 2
 
 
 def now() -> datetime:
@@ -89,9 +92,12 @@ class Service:
             allow_from=settings.allow_from,
             allow_safetensors=settings.allow_safetensors,
         )
+        self.loop_monitor = LoopMonitor(settings.stall_seconds)
         self.executor = FileExecutor(settings.file_threads)
         self.database = Database(settings.database_url)
-        self.store = LocalBlobStore(settings.data_dir, self.executor)
+        # When the disk stands still, all threads for files soon wait for it; who only asks must not.
+        self.looker = FileExecutor(_LOOKER_THREADS)
+        self.store = LocalBlobStore(settings.data_dir, self.executor, looker=self.looker)
         self.hub = Hub()
         self.database.on_event(self.hub.wake)
         target_names = [target.name for target in settings.targets]
@@ -228,6 +234,8 @@ class Service:
         if not is_prepared:
             await self.recover()
         await self._log_contents(store_id)
+        # Not before: what blocks while it boots, migrations above all, keeps nobody waiting.
+        self.loop_monitor.start()
         try:
             self.port = await self.rpc.start(self._settings.listen)
         except OSError as error:
@@ -267,6 +275,7 @@ class Service:
         await self.sweeper.stop()
         await self.hints.stop()
         await self.close_store()
+        self.loop_monitor.stop()
         _log.info("stopped")
 
     async def open(self) -> str:
@@ -283,6 +292,7 @@ class Service:
         await self.database.close()
         self.scanner.close()
         self.executor.close()
+        self.looker.close()
 
     def _hinted(self, ingest_id: str | None) -> None:
         """Another process may have changed this ingest (None: any)."""

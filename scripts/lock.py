@@ -13,11 +13,12 @@ LOCKS: dict[str, list[str]] = {
     "runtime": PROJECTS,
     "fuzz": ["--group", "fuzz"],
     "dev": ["--group", "dev", "-c", "requirements/runtime.lock", *PROJECTS],
+    "bench": ["--group", "bench", "-c", "requirements/dev.lock"],
 }
 
 
 def main() -> int:
-    """Writes requirements/{build,runtime,fuzz,dev}.lock."""
+    """Writes requirements/{build,runtime,fuzz,bench,dev}.lock."""
     uv = Path(sys.executable).parent / "uv"
     options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate"]
     for name, arguments in LOCKS.items():

@@ -16,6 +16,7 @@ from hypothesis import settings
 from ingest_service.database import Database
 from ingest_service.database.migrate import migrate
 from tests.ollama_emulator import OllamaEmulator
+from tests.support import loop_guard
 from tests.support.postgres import PostgresCluster
 from tests.support.service import RunningService, settings_for
 
@@ -25,6 +26,17 @@ settings.load_profile("house")
 
 _TEMPLATE = "migrated"
 _USED_DATABASES: list[str] = []
+
+
+loop_guard.install()
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop() -> Iterator[None]:
+    """Fails a test in which the product made a blocking call on the loop's thread, whatever came of it."""
+    loop_guard.taken()
+    yield
+    assert loop_guard.taken() == []
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -232,6 +232,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("FILE_THREADS", "8", _integer(2, 64), "threads for file and hash work"),
     Setting("DRAIN_SECONDS", "20", _number(0, 3600), "on SIGTERM, running uploads may go on for this long"),
     Setting("READINESS_SECONDS", "5", _number(0.1, 300), "how often directory and database are re-checked"),
+    Setting(
+        "STALL_SECONDS", "0.1", _number(0.01, 60),
+        "an event loop that is stuck for longer is logged, with the stack of what holds it",
+    ),
     Setting("LOG_LEVEL", "INFO", _choice("DEBUG", "INFO", "WARNING", "ERROR"), "least level that is logged"),
     Setting("LOG_FORMAT", "text", _choice("text", "json"), "`text` (logfmt) or `json`, on stderr"),
 )  # fmt: skip
@@ -277,6 +281,7 @@ class Settings:
     file_threads: int
     drain_seconds: float
     readiness_seconds: float
+    stall_seconds: float
     log_level: str
     log_format: str
 

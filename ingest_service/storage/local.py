@@ -49,12 +49,19 @@ class LocalBlobStore:
     """Blobs as files `blobs/sha256-<hex>`, partials as `uploads/<id>.part`; see `base.BlobStore`."""
 
     def __init__(
-        self, data_directory: Path, executor: FileExecutor, *, settle_seconds: float = SETTLE_SECONDS
+        self,
+        data_directory: Path,
+        executor: FileExecutor,
+        *,
+        settle_seconds: float = SETTLE_SECONDS,
+        looker: FileExecutor | None = None,
     ) -> None:
+        """`looker` has threads of its own for what CreateIngest asks, which must not queue behind writes."""
         self._blobs = data_directory / "blobs"
         self._uploads = data_directory / "uploads"
         self._locks = self._uploads / ".locks"
         self._executor = executor
+        self._looker = looker or executor
         self._settle_seconds = settle_seconds
 
     async def prepare(self) -> None:
@@ -162,7 +169,7 @@ class LocalBlobStore:
             await self._run_to_end(move)
 
     async def blob_size_bytes(self, sha256: str) -> int | None:
-        return await self._run(posix.regular_size_bytes, self._blob_path(sha256))
+        return await self._run(posix.regular_size_bytes, self._blob_path(sha256), executor=self._looker)
 
     @contextlib.asynccontextmanager
     async def open_blob(self, sha256: str) -> AsyncIterator[BlobReader]:
@@ -243,7 +250,7 @@ class LocalBlobStore:
         await self._run(probe)
 
     async def free_bytes(self) -> int:
-        return await self._run(lambda: shutil.disk_usage(self._blobs).free)
+        return await self._run(lambda: shutil.disk_usage(self._blobs).free, executor=self._looker)
 
     def _partial_path(self, partial_id: str) -> Path:
         if not _PARTIAL_ID.fullmatch(partial_id):
@@ -319,9 +326,9 @@ class LocalBlobStore:
             await asyncio.wait({running})
             raise
 
-    async def _run(self, call: Callable[..., _T], *args: object) -> _T:
+    async def _run(self, call: Callable[..., _T], *args: object, executor: FileExecutor | None = None) -> _T:
         try:
-            return await self._executor.run(call, *args)
+            return await (executor or self._executor).run(call, *args)
         except OSError as error:
             _log.exception("a file call of the store failed")
             raise posix.storage_error(error) from error

@@ -130,6 +130,7 @@ TABLE: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "FILE_THREADS": (8, {"2": 2, "64": 64}, ["1", "65"]),
     "DRAIN_SECONDS": (20.0, {"0": 0.0, "3600": 3600.0}, ["-0.1", "3601"]),
     "READINESS_SECONDS": (5.0, {"0.1": 0.1, "300": 300.0}, ["0", "301"]),
+    "STALL_SECONDS": (0.1, {"0.01": 0.01, "60": 60.0}, ["0", "61", "nan"]),
     "LOG_LEVEL": ("INFO", {"DEBUG": "DEBUG", "ERROR": "ERROR"}, ["", "info", "TRACE"]),
     "LOG_FORMAT": ("text", {"json": "json"}, ["", "xml"]),
 }

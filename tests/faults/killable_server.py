@@ -26,6 +26,7 @@ from ingest_service.ingests.taking_in import TakingIn
 from ingest_service.storage import ImportFolder, LocalBlobStore, adopting, posix
 from ingest_service.storage.local_partial import LocalPartial
 from ingest_service.telemetry.logs import configure_logs
+from tests.support import loop_guard
 
 #: Step -> in what order an upload comes by it.
 STEPS = (
@@ -128,4 +129,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    loop_guard.install_from_environment()
     sys.exit(asyncio.run(main()))

@@ -18,6 +18,7 @@ from tests.faults.children import Child, stub_of
 from tests.faults.client import Told, get, upload_until_the_end
 from tests.faults.conftest import NewUrl
 from tests.faults.invariants import check_ends_well, check_promises_kept
+from tests.support import loop_guard
 from tests.support.files import MEBIBYTE, gguf
 from tests.support.service import environment
 
@@ -37,7 +38,8 @@ async def kill_and_check(
 ) -> None:
     data_dir, told, request_id = tmp_path / "data", Told(), str(uuid.uuid4())
     variables = environment(data_dir, url, checkpoint_bytes=MEBIBYTE, checkpoint_seconds=0.05)
-    child = Child({**variables, "FAULT_POINT": point}, tmp_path / "log", "-m", "tests.faults.killable_server")
+    variables = loop_guard.switched_on({**variables, "FAULT_POINT": point})
+    child = Child(variables, tmp_path / "log", "-m", "tests.faults.killable_server")
     await child.start()
     try:
         async with child.channel() as channel:
@@ -46,6 +48,7 @@ async def kill_and_check(
     finally:
         await child.kill()
     assert f"KILLED AT {point}" in child.log.read_text(), "the point was never come by"
+    loop_guard.check_log(child.log)
     service = await start_service(database_url=url, data_dir=data_dir)
     file = (await get(service.ingests, told.file_name)).files[0]
     check_promises_kept(file, told, DATA, data_dir)

@@ -34,7 +34,13 @@ def test_every_runtime_dependency_has_its_reason(project: str) -> None:
 
 
 def test_there_are_locks() -> None:
-    assert [path.name for path in _LOCKS] == ["build.lock", "dev.lock", "fuzz.lock", "runtime.lock"]
+    assert [path.name for path in _LOCKS] == [
+        "bench.lock",
+        "build.lock",
+        "dev.lock",
+        "fuzz.lock",
+        "runtime.lock",
+    ]
 
 
 @pytest.mark.parametrize("lock", _LOCKS, ids=lambda path: path.name)

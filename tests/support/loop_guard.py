@@ -1,0 +1,197 @@
+"""Notes blocking calls that the product makes on a thread that runs an event loop (design.md section 4).
+
+Installed once for the whole run by tests/conftest.py, where each test fails for what was noted in it; and by
+servers that are tests' own programs (`install_from_environment`), which write it to stderr. Not judged by the
+clock: a call is blocking by what it is. The call itself is made: a fault raised in the middle of the product
+may be swallowed there, a note may not (which is why this is not left to `blockbuster`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import os
+import socket
+import sqlite3
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import model_ingest
+
+import ingest_service
+
+#: Hashing so much takes less than parsing a chunk does: names, request ids, a page's token.
+_SMALL_BYTES = 64 * 1024
+_VARIABLE = "LOOP_GUARD"
+_PRODUCT = tuple(
+    str(Path(package.__file__ or "").parent) + os.sep for package in (ingest_service, model_ingest)
+)
+_TESTS = str(Path(__file__).resolve().parent.parent) + os.sep
+_BLOCKING: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (os, ("pwrite", "pwritev", "fsync", "fdatasync", "sync", "ftruncate", "posix_fallocate")),
+    (os, ("copy_file_range", "sendfile")),
+    (socket, ("getaddrinfo", "gethostbyname", "gethostbyaddr", "create_connection")),
+    (sqlite3, ("connect",)),
+    (time, ("sleep",)),
+)  # fmt: skip
+#: Noted only where the product asks itself: a driver that looks for its password file while it connects,
+#: migrations and imports at boot, a traceback that looks for its source are libraries' own business.
+_METADATA = (
+    "open",
+    "stat",
+    "lstat",
+    "rename",
+    "unlink",
+    "mkdir",
+    "rmdir",
+    "listdir",
+    "scandir",
+    "statvfs",
+    "link",
+)
+#: File's end and function, with the reason. The body of a request: 4 MiB at most, and to parse it cost more.
+_ALLOWED = (("/ingests/requests.py", "fingerprint"),)
+_IS_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_SHARED = ("pathlib.py", "os.py", "<frozen os>", "shutil.py", "genericpath.py", "posixpath.py", "tempfile.py")
+_real: dict[str, Any] = {}
+#: What was noted and not yet taken, as `what: file:line function < its caller < ...`.
+_noted: list[str] = []
+_report: Callable[[str], None] = _noted.append
+
+
+def taken() -> list[str]:
+    """What was noted since the last time."""
+    notes = _noted[:]
+    _noted.clear()
+    return notes
+
+
+def install(report: Callable[[str], None] = _noted.append) -> None:
+    """Wraps the blocking calls, once."""
+    global _report  # noqa: PLW0603 (the wrapped functions are the process's as well)
+    _report = report
+    if _real:
+        return
+    for module, names in _BLOCKING:
+        for name in names:
+            _wrap(module, name)
+    for name in _METADATA:
+        _wrap(os, name, by_libraries=False)
+    for name in ("read", "pread", "preadv", "readv"):
+        _wrap(os, name, lambda descriptor, *_: stat.S_ISREG(os.fstat(descriptor).st_mode))
+    for name in ("sha256", "sha1", "md5", "sha512", "blake2b"):
+        _wrap_hash(name)
+
+
+def install_from_environment() -> None:
+    """In a server that is a test's child: notes go to its log, as lines that start with LOOP_GUARD."""
+    if os.environ.pop(_VARIABLE, ""):
+        install(_write)
+
+
+def _write(note: str) -> None:
+    sys.stderr.write(f"{_VARIABLE} {note}\n")
+
+
+def switched_on(variables: dict[str, str]) -> dict[str, str]:
+    """The same, for a child that calls `install_from_environment`."""
+    return {**variables, _VARIABLE: "1"}
+
+
+def check_log(log: Path) -> None:
+    """Fails for what such a child has noted."""
+    notes = [line for line in log.read_text().splitlines() if line.startswith(_VARIABLE)]
+    assert not notes, "\n".join(notes)
+
+
+def _wrap(
+    module: Any,
+    name: str,
+    blocks: Callable[..., bool] = lambda *_, **__: True,
+    *,
+    by_libraries: bool = True,
+) -> None:
+    if not hasattr(module, name):
+        return
+    what = f"{module.__name__}.{name}"
+    real = _real[what] = getattr(module, name)
+
+    def guarded(*arguments: Any, **values: Any) -> Any:
+        if _on_the_loop() and blocks(*arguments, **values):
+            _look(what, by_libraries=by_libraries)
+        return real(*arguments, **values)
+
+    setattr(module, name, guarded)
+
+
+class _GuardedHash:
+    """Around one hash object: its own type cannot be changed."""
+
+    def __init__(self, name: str, real: Any) -> None:
+        self._name = name
+        self._real = real
+
+    def update(self, data: Any) -> None:
+        _look_at_hash(self._name, data)
+        self._real.update(data)
+
+    def copy(self) -> _GuardedHash:
+        return _GuardedHash(self._name, self._real.copy())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def _wrap_hash(name: str) -> None:
+    real = _real[f"hashlib.{name}"] = getattr(hashlib, name)
+
+    def guarded(data: Any = b"", **values: Any) -> Any:
+        _look_at_hash(name, data)
+        return _GuardedHash(name, real(data, **values))
+
+    setattr(hashlib, name, guarded)
+
+
+def _look_at_hash(name: str, data: Any) -> None:
+    if memoryview(data).nbytes > _SMALL_BYTES and _on_the_loop():
+        _look(f"hashlib.{name} of {memoryview(data).nbytes} bytes")
+
+
+def _on_the_loop() -> bool:
+    return asyncio._get_running_loop() is not None
+
+
+def _look(what: str, *, by_libraries: bool = True) -> None:
+    """Notes it if a coroutine or a callback of the product led here.
+
+    A test may block its own loop, also through a plain function of the product that it calls itself.
+    """
+    calls: list[str] = []
+    is_product = False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    while frame is not None:
+        code = frame.f_code
+        calls.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}")
+        if code.co_filename.startswith(_PRODUCT):
+            if any(code.co_filename.endswith(end) and code.co_name == name for end, name in _ALLOWED):
+                return
+            is_product = True
+            if code.co_flags & _IS_COROUTINE:
+                break
+        elif code.co_filename.startswith(_TESTS):
+            return
+        elif code.co_filename == asyncio.events.__file__:
+            break
+        elif not (is_product or by_libraries or code.co_filename.endswith(_SHARED)):
+            return
+        frame = frame.f_back
+    if is_product:
+        _report(f"{what}: " + " < ".join(calls))
