@@ -44,7 +44,10 @@ async def test_the_catalog_lists_one_model_for_names_that_differ_in_case(service
     assert [model.name for model in models] == ["models/foo:latest"]
     assert models[0].files[0].sha256 == digest(second)
     assert list(models[0].earlier_digests) == [digest(first)]
-    assert await service.catalog.GetModel(GetModelRequest(name="models/library/FOO")) == models[0]
+    found = await service.catalog.GetModel(GetModelRequest(name="models/library/FOO"))
+    # A list leaves out what single files say.
+    found.files[0].ClearField("facts")
+    assert found == models[0]
 
 
 async def test_events_are_numbered_from_one_without_gaps(service: RunningService) -> None:
