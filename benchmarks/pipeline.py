@@ -68,7 +68,7 @@ class Server(ServiceProcess):
     """The server of any source tree."""
 
     def __init__(self, variables: dict[str, str], log: Path, tree: Path) -> None:
-        super().__init__({**variables, "PYTHONPATH": str(tree)}, log)
+        super().__init__({**variables, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}, log)
 
 
 def sha256_seconds(blocks: list[bytes], size_bytes: int) -> float:

@@ -47,7 +47,7 @@ from ingest_service.ingests.verify_rounds import VerifyRounds, VerifySettings
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
-from ingest_service.storage import FileExecutor, ImportFolder, LocalBlobStore, LocalScanner, Sha256
+from ingest_service.storage import DirectIo, FileExecutor, ImportFolder, LocalBlobStore, LocalScanner, Sha256
 from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.posix import make_directory
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
@@ -92,7 +92,7 @@ class Service:
         )
         self.executor = FileExecutor(settings.file_threads)
         self.database = Database(settings.database_url)
-        self.store = LocalBlobStore(settings.data_dir, self.executor)
+        self.store = LocalBlobStore(settings.data_dir, self.executor, direct_io=DirectIo(settings.direct_io))
         self.hub = Hub()
         self.database.on_event(self.hub.wake)
         target_names = [target.name for target in settings.targets]
@@ -304,6 +304,11 @@ class Service:
         try:
             await self.executor.run(_make_data_directory, self._settings.data_dir)
             await self.store.prepare()
+            if self._settings.direct_io == DirectIo.ON and not await self.store.takes_direct_writes():
+                raise StartError(
+                    f"INGEST_DIRECT_IO is on, and the file system of INGEST_DATA_DIR {self._settings.data_dir}"
+                    " does not take direct writes: set it to auto."
+                )
             # A full disk is no reason to stop yet: what the recovery removes may make room.
             with contextlib.suppress(StorageFull):
                 await self.store.probe()
