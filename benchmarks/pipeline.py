@@ -126,7 +126,7 @@ async def client(address: str, uploads: int, size_bytes: int, seed: int) -> None
         calls.append((channel, [start, *messages, finish]))
 
     async def send(channel: grpc.aio.Channel, messages: list[bytes]) -> float:
-        call = channel.stream_unary(_UPLOAD, None, File.FromString)()
+        call: Any = channel.stream_unary(_UPLOAD, None, File.FromString)()
         for message in messages:
             await call.write(message)
         await call.done_writing()

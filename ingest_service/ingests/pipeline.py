@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, Protocol
 
 from ingest_service.ingests.budget import ByteBudget
 from ingest_service.ingests.limits import MEBIBYTE, Limits
-from ingest_service.storage import PartialFile
+from ingest_service.storage import Buffer, PartialFile
 from ingest_service.vocabulary.errors import StorageFailed
 
 _P = ParamSpec("_P")
@@ -41,7 +41,7 @@ class Hasher(Protocol):
     @property
     def hashed_bytes(self) -> int: ...
 
-    async def update(self, buffers: list[bytes]) -> None: ...
+    async def update(self, buffers: list[Buffer]) -> None: ...
 
     async def settle(self) -> None: ...
 
@@ -52,13 +52,13 @@ class _Lane:
     """One consumer of the chunks, with its own position."""
 
     def __init__(self, start_bytes: int) -> None:
-        self.queue: list[bytes] = []
+        self.queue: list[Buffer] = []
         #: Taken off the queue, not done yet.
-        self.in_work: list[bytes] = []
+        self.in_work: list[Buffer] = []
         self.done_bytes = start_bytes
         self.ready = asyncio.Event()
 
-    def take(self) -> list[bytes]:
+    def take(self) -> list[Buffer]:
         """The next batch."""
         size, count = 0, 0
         for chunk in self.queue:
@@ -114,7 +114,7 @@ class ChunkPipeline:
         """Up to here the partial holds what was received, durable or not."""
         return self._write_lane.done_bytes
 
-    async def put(self, chunk: bytes) -> None:
+    async def put(self, chunk: Buffer) -> None:
         """Takes a chunk in; waits while the window or the process's budget is full.
 
         Raises what a write, a sync or a checkpoint failed with, be it of an earlier chunk.
@@ -211,7 +211,7 @@ class ChunkPipeline:
             self._failure = self._failure or error
             self._moved.set()
 
-    async def _consume(self, lane: _Lane, work: Callable[[list[bytes]], Awaitable[None]]) -> None:
+    async def _consume(self, lane: _Lane, work: Callable[[list[Buffer]], Awaitable[None]]) -> None:
         while True:
             while not lane.queue:
                 lane.ready.clear()
@@ -250,7 +250,7 @@ class ChunkPipeline:
         self._moved.set()
         self._written.set()
 
-    async def _write(self, batch: list[bytes]) -> None:
+    async def _write(self, batch: list[Buffer]) -> None:
         await self._partial.write(self._write_lane.done_bytes, batch)
 
     async def _checkpoints(self) -> None:

@@ -16,7 +16,7 @@ from model_ingest.v1 import (
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.health_servicer import HealthService
 from ingest_service.rpc.ingest_servicer import IngestServicer
-from ingest_service.rpc.interceptors import ErrorInterceptor
+from ingest_service.rpc.interceptors import ErrorInterceptor, UploadMessages
 
 _MEBIBYTE = 1024 * 1024
 
@@ -50,7 +50,7 @@ class RpcServer:
     """The server with its services and health."""
 
     def __init__(self, ingests: IngestServicer, catalog: CatalogServicer) -> None:
-        self._server = aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
+        self._server = aio.server(interceptors=[ErrorInterceptor(), UploadMessages()], options=SERVER_OPTIONS)
         self._health = HealthService(SERVICE_NAMES)
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(ingests, self._server)
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, self._server)

@@ -1,6 +1,6 @@
 """The blob store behind one narrow protocol (`base.py`); `local` keeps it in a directory."""
 
-from ingest_service.storage.base import BlobReader, BlobStore, PartialFile
+from ingest_service.storage.base import BlobReader, BlobStore, Buffer, PartialFile
 from ingest_service.storage.direct import DirectIo
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.hashing import Sha256
@@ -16,6 +16,7 @@ __all__ = [
     "BlobScan",
     "BlobScanner",
     "BlobStore",
+    "Buffer",
     "Claim",
     "DirectIo",
     "FileExecutor",
