@@ -19,6 +19,7 @@ import asyncio
 import hashlib
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -71,12 +72,13 @@ class Server(ServiceProcess):
         super().__init__({**variables, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}, log)
 
 
-def sha256_seconds(blocks: list[bytes], size_bytes: int) -> float:
+def sha256_seconds(blocks: list[bytes], size_bytes: int) -> tuple[float, float]:
+    """By the clock, and of the CPU: on a shared machine only the second says what the work costs now."""
     hasher = hashlib.sha256()
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     for number in range(size_bytes // MEBIBYTE):
         hasher.update(blocks[number % len(blocks)])
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - cpu
 
 
 def raw_seconds(blocks: list[bytes], size_bytes: int, directory: Path) -> float:
@@ -142,7 +144,9 @@ async def client(address: str, uploads: int, size_bytes: int, seed: int) -> None
     print(json.dumps({"seconds": max(ends), "cpu_seconds": time.process_time() - cpu}), flush=True)
 
 
-async def upload(variant: Variant, uploads: int, size_bytes: int, directory: Path) -> dict[str, float]:
+async def upload(
+    variant: Variant, uploads: int, size_bytes: int, directory: Path, perf: Path | None
+) -> dict[str, float]:
     """A new server, and `size_bytes` in all from so many uploads at once."""
     with tempfile.TemporaryDirectory(dir=directory) as name:
         variables = {
@@ -150,18 +154,16 @@ async def upload(variant: Variant, uploads: int, size_bytes: int, directory: Pat
             **variant.settings,
         }
         del variables["INGEST_DATABASE_URL"]
-        if not os.environ.get("KEEP_LOG"):
-            log = Path(name) / "log"
-        else:
-            log = Path(os.environ["KEEP_LOG"])
-        async with Server(variables, log, variant.tree) as server:
+        async with Server(variables, Path(name) / "log", variant.tree) as server:
             assert server.process is not None
             # So much is in memory in the first upload already: imports, pools, prepared statements.
             await one_client(server.address, 1, 8 * MEBIBYTE, 10_000)
             memory = Memory(server.process.pid)
             cpu = memory.cpu_seconds()
             each = size_bytes // uploads // MEBIBYTE * MEBIBYTE
-            answer = await one_client(server.address, uploads, each, 0)
+            answer = await one_client(
+                server.address, uploads, each, 0, (perf, server.process.pid) if perf else None
+            )
             memory.stop()
             total = each * uploads
             return {
@@ -172,7 +174,10 @@ async def upload(variant: Variant, uploads: int, size_bytes: int, directory: Pat
             }
 
 
-async def one_client(address: str, uploads: int, size_bytes: int, seed: int) -> dict[str, float]:
+async def one_client(
+    address: str, uploads: int, size_bytes: int, seed: int, record: tuple[Path, int] | None = None
+) -> dict[str, float]:
+    """What the client process measured; `record`: where perf writes what the server process did meanwhile."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.pipeline", "--client", address, str(uploads), str(size_bytes), str(seed),
         cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -180,9 +185,19 @@ async def one_client(address: str, uploads: int, size_bytes: int, seed: int) -> 
     assert child.stdin is not None
     assert child.stdout is not None
     assert await child.stdout.readline() == b"ready\n"
+    recorder = None
+    if record is not None:
+        path, pid = record
+        recorder = await asyncio.create_subprocess_exec(
+            "perf", "record", "-q", "-F", "499", "-g", "-o", str(path), "-p", str(pid)
+        )
+        await asyncio.sleep(1)
     child.stdin.write(b"\n")
     await child.stdin.drain()
     answer: dict[str, float] = json.loads(await child.stdout.readline())
+    if recorder is not None:
+        recorder.send_signal(signal.SIGINT)
+        await recorder.wait()
     await child.wait()
     return answer
 
@@ -196,17 +211,20 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     blocks = [os.urandom(MEBIBYTE) for _ in range(_DISTINCT)]
     counts = [int(one) for one in arguments.uploads.split(",")]
     variants = [Variant.parse(text) for text in arguments.variant or ["here="]]
-    sha, raw, loads = [], [], []
+    sha, sha_cpu, raw, loads = [], [], [], []
     taken: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="model-ingest-bench-", dir=arguments.directory) as name:
         directory = Path(name)
         for _ in range(arguments.rounds):
-            sha.append(arguments.size_bytes / sha256_seconds(blocks, arguments.size_bytes))
+            seconds, cpu_seconds = sha256_seconds(blocks, arguments.size_bytes)
+            sha.append(arguments.size_bytes / seconds)
+            sha_cpu.append(cpu_seconds / arguments.size_bytes * 1e9)
             raw.append(arguments.size_bytes / raw_seconds(blocks, arguments.size_bytes, directory))
             for count in counts:
                 for variant in variants:
-                    figures = await upload(variant, count, arguments.size_bytes, directory)
+                    figures = await upload(variant, count, arguments.size_bytes, directory, arguments.perf)
                     figures["ratio_to_sha256"] = figures["bytes_per_second"] / sha[-1]
+                    figures["server_cpu_in_sha256s"] = figures["server_cpu_seconds_per_gb"] / sha_cpu[-1]
                     figures["ratio_to_raw"] = figures["bytes_per_second"] / raw[-1]
                     taken.setdefault(f"{variant.name} x{count}", []).append(figures)
             loads.append(os.getloadavg()[0])
@@ -214,6 +232,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "size_bytes": arguments.size_bytes,
         "load": summary(loads),
         "sha256_bytes_per_second": summary(sha),
+        "sha256_cpu_seconds_per_gb": summary(sha_cpu),
         "raw_write_fdatasync_bytes_per_second": summary(raw),
         **{
             what: {name: summary([one[name] for one in rounds]) for name in rounds[0]}
@@ -233,6 +252,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--directory", default=None)
     parser.add_argument("--variant", action="append")
+    parser.add_argument("--perf", type=Path, help="record the server with perf into this file (the last round)")
     print(json.dumps(asyncio.run(measure(parser.parse_args())), indent=2))
     return 0
 
