@@ -4,8 +4,8 @@
         [--variant NAME=[TREE][,SETTING=VALUE]...]...
 
 Each round takes, in turn: (a) one core's sha256 of the bytes, (b) a raw write and fdatasync of them, and for
-each variant and number of uploads (c) the real server, a process of its own, fed over its socket by a raw stub
-in another process: 1 MiB chunks that were made before, crc32c in each, digest declared, so that the client
+each variant and number of uploads (c) the real server, a process of its own, fed over its socket by a raw
+stub in another process: 1 MiB chunks that were made before, crc32c in each, digest declared, so that the client
 costs as little as a client can. A variant is a source tree (empty: this one) with environment variables.
 
 One JSON object on stdout, medians with the lowest and highest; `ratio` is the median of each round's own
@@ -179,7 +179,8 @@ async def one_client(
 ) -> dict[str, float]:
     """What the client process measured; `record`: where perf writes what the server process did meanwhile."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.pipeline", "--client", address, str(uploads), str(size_bytes), str(seed),
+        sys.executable, "-m", "benchmarks.pipeline", "--client",
+        address, str(uploads), str(size_bytes), str(seed),
         cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert child.stdin is not None
@@ -215,7 +216,10 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     taken: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="model-ingest-bench-", dir=arguments.directory) as name:
         directory = Path(name)
+        began = time.monotonic()
         for _ in range(arguments.rounds):
+            if sha and time.monotonic() - began > arguments.seconds:
+                break
             seconds, cpu_seconds = sha256_seconds(blocks, arguments.size_bytes)
             sha.append(arguments.size_bytes / seconds)
             sha_cpu.append(cpu_seconds / arguments.size_bytes * 1e9)
@@ -246,13 +250,18 @@ def main() -> int:
         address, *numbers = sys.argv[2:]
         asyncio.run(client(address, *(int(number) for number in numbers)))
         return 0
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size-bytes", type=int, default=1024 * MEBIBYTE)
     parser.add_argument("--uploads", default="1")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3600.0, help="no new round after so long")
     parser.add_argument("--directory", default=None)
     parser.add_argument("--variant", action="append")
-    parser.add_argument("--perf", type=Path, help="record the server with perf into this file (the last round)")
+    parser.add_argument(
+        "--perf", type=Path, help="record the server with perf into this file (the last round)"
+    )
     print(json.dumps(asyncio.run(measure(parser.parse_args())), indent=2))
     return 0
 

@@ -306,8 +306,8 @@ class Service:
             await self.store.prepare()
             if self._settings.direct_io == DirectIo.ON and not await self.store.takes_direct_writes():
                 raise StartError(
-                    f"INGEST_DIRECT_IO is on, and the file system of INGEST_DATA_DIR {self._settings.data_dir}"
-                    " does not take direct writes: set it to auto."
+                    "INGEST_DIRECT_IO is on, but the file system of INGEST_DATA_DIR"
+                    f" {self._settings.data_dir} takes no direct writes: set it to auto."
                 )
             # A full disk is no reason to stop yet: what the recovery removes may make room.
             with contextlib.suppress(StorageFull):

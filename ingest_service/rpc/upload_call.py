@@ -139,4 +139,3 @@ def _expire(deadline: asyncio.Timeout) -> None:
     # RuntimeError: the idle limit fired in this very turn of the loop; the reader wakes up either way.
     with contextlib.suppress(RuntimeError):
         deadline.reschedule(asyncio.get_running_loop().time())
-

@@ -57,10 +57,8 @@ def _chunk(message: bytes) -> Chunk | None:
     offset = 0
     crc32c = None
     try:
-        if message[0] != _CHUNK:
-            return None
         size_bytes, at = _varint(message, 1, _MAX_SIZE_BYTES)
-        if at + size_bytes != end:
+        if message[0] != _CHUNK or at + size_bytes != end:
             return None
         if message[at] == _OFFSET:
             offset, at = _varint(message, at + 1, _MAX_OFFSET_BYTES)

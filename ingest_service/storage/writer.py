@@ -1,5 +1,5 @@
-"""Writes a partial in the way that its file system takes best, and leaves no more of it in the page cache than
-what is on its way to the disk: 40 GB that nobody reads twice must not push out a model that runs.
+"""Writes a partial in the way that its file system takes best, and leaves no more of it in the page cache
+than what is on its way to the disk: 40 GB that nobody reads twice must not push out a model that runs.
 """
 
 from __future__ import annotations

@@ -67,6 +67,4 @@ async def test_a_server_killed_at_a_named_step_loses_nothing(
     url = new_url("postgresql" if number % 2 else "sqlite")
     # Two of the points in a row are of one step: each step is taken in both ways of writing.
     direct_io = "auto" if number // 2 % 2 else "off"
-    await kill_and_check(
-        point, url, tmp_path, start_service, from_start=number % 3 == 0, direct_io=direct_io
-    )
+    await kill_and_check(point, url, tmp_path, start_service, from_start=number % 3 == 0, direct_io=direct_io)

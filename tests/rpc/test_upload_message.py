@@ -99,7 +99,11 @@ def test_any_bytes_mean_what_they_mean_to_protobuf(message: bytes) -> None:
     assert read(message) == judged(message)
 
 
-@given(chunk=st.builds(UploadChunk, offset=_INT64, data=_DATA, crc32c=_CRC32C), at=st.integers(0, 40), byte=st.integers(0, 255))
+@given(
+    chunk=st.builds(UploadChunk, offset=_INT64, data=_DATA, crc32c=_CRC32C),
+    at=st.integers(0, 40),
+    byte=st.integers(0, 255),
+)
 @settings(max_examples=300, deadline=None)
 def test_a_changed_byte_means_what_it_means_to_protobuf(chunk: UploadChunk, at: int, byte: int) -> None:
     message = bytearray(UploadRequest(chunk=chunk).SerializeToString())
@@ -121,7 +125,8 @@ def test_a_large_chunk_is_not_copied_and_a_small_one_keeps_nothing_else_alive() 
 
 
 @pytest.mark.parametrize(
-    "request_", [UploadRequest(start=UploadStart(file="x")), UploadRequest(finish=UploadFinish()), UploadRequest()]
+    "request_",
+    [UploadRequest(start=UploadStart(file="x")), UploadRequest(finish=UploadFinish()), UploadRequest()],
 )
 def test_other_messages_are_protobufs(request_: UploadRequest) -> None:
     assert read_upload_message(request_.SerializeToString()) == request_

@@ -29,6 +29,4 @@ class UploadMessages(aio.ServerInterceptor):
         if handler is None or handler_call_details.method != _METHOD:
             return handler
         inner: Any = handler.stream_unary
-        return grpc.stream_unary_rpc_method_handler(
-            inner, read_upload_message, handler.response_serializer
-        )
+        return grpc.stream_unary_rpc_method_handler(inner, read_upload_message, handler.response_serializer)
