@@ -5,8 +5,9 @@
 
 Each round takes, in turn: (a) one core's sha256 of the bytes, (b) a raw write and fdatasync of them, and for
 each variant and number of uploads (c) the real server, a process of its own, fed over its socket by a raw
-stub in another process: 1 MiB chunks that were made before, crc32c in each, digest declared, so that the client
-costs as little as a client can. A variant is a source tree (empty: this one) with environment variables.
+stub in another process: 1 MiB chunks that were made before, crc32c in each, digest declared, so that the
+client costs as little as a client can. A variant is a source tree (empty: this one) with environment
+variables.
 
 One JSON object on stdout, medians with the lowest and highest; `ratio` is the median of each round's own
 ratio to sha256.
@@ -212,7 +213,10 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     blocks = [os.urandom(MEBIBYTE) for _ in range(_DISTINCT)]
     counts = [int(one) for one in arguments.uploads.split(",")]
     variants = [Variant.parse(text) for text in arguments.variant or ["here="]]
-    sha, sha_cpu, raw, loads = [], [], [], []
+    sha: list[float] = []
+    sha_cpu: list[float] = []
+    raw: list[float] = []
+    loads: list[float] = []
     taken: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="model-ingest-bench-", dir=arguments.directory) as name:
         directory = Path(name)
