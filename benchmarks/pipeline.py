@@ -41,6 +41,7 @@ from model_ingest.v1.resources_pb2 import File
 
 from benchmarks.main_path import Memory
 from ingest_service.process import tune_allocator
+from tests.storage.resident import resident_bytes
 from tests.support.files import create_request
 from tests.support.models import beginning
 from tests.support.service import ROOT, ServiceProcess, environment
@@ -167,7 +168,10 @@ async def upload(
             )
             memory.stop()
             total = each * uploads
+            blobs = list((Path(name) / "data" / "blobs").iterdir())
+            in_cache = sum(resident_bytes(blob) for blob in blobs)
             return {
+                "page_cache_share": in_cache / sum(blob.stat().st_size for blob in blobs),
                 "bytes_per_second": total / answer["seconds"],
                 "server_cpu_seconds_per_gb": (memory.cpu_seconds() - cpu) / total * 1e9,
                 "client_cpu_seconds_per_gb": answer["cpu_seconds"] / total * 1e9,
