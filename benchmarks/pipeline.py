@@ -4,9 +4,9 @@
         [--variant NAME=[TREE][,SETTING=VALUE]...]...
 
 Each round takes, in turn: (a) one core's sha256 of the bytes, (b) a raw write and fdatasync of them, and for
-each variant and number of uploads (c) the real server, a process of its own, fed over its socket by a raw
-stub in another process: 1 MiB chunks that were made before, crc32c in each, digest declared, so that the
-client costs as little as a client can. A variant is a source tree (empty: this one) with environment
+each variant and number of uploads (c) the real server, one process for the whole run, fed over its socket by
+a raw stub in another process: 1 MiB chunks that were made before, crc32c in each, digest declared, so that
+the client costs as little as a client can. A variant is a source tree (empty: this one) with environment
 variables.
 
 One JSON object on stdout, medians with the lowest and highest; `ratio` is the median of each round's own
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -146,43 +147,48 @@ async def client(address: str, uploads: int, size_bytes: int, seed: int) -> None
     print(json.dumps({"seconds": max(ends), "cpu_seconds": time.process_time() - cpu}), flush=True)
 
 
-async def upload(
-    variant: Variant, uploads: int, size_bytes: int, directory: Path, perf: Path | None
-) -> dict[str, float]:
-    """A new server, and `size_bytes` in all from so many uploads at once."""
-    with tempfile.TemporaryDirectory(dir=directory) as name:
-        variables = {
-            **environment(Path(name) / "data", "", free_floor_bytes=0),
-            **variant.settings,
-        }
+class Measured:
+    """One variant's server, which takes one run after the other."""
+
+    def __init__(self, variant: Variant, directory: Path) -> None:
+        self.name = variant.name
+        self._directory = directory / variant.name
+        self._directory.mkdir()
+        variables = environment(self._directory / "data", "", free_floor_bytes=0) | variant.settings
         del variables["INGEST_DATABASE_URL"]
-        async with Server(variables, Path(name) / "log", variant.tree) as server:
-            assert server.process is not None
+        self.server = Server(variables, self._directory / "log", variant.tree)
+        self._runs = 0
+
+    async def upload(self, uploads: int, size_bytes: int, perf: Path | None) -> dict[str, float]:
+        """`size_bytes` in all from so many uploads at once."""
+        assert self.server.process is not None
+        pid = self.server.process.pid
+        if not self._runs:
             # So much is in memory in the first upload already: imports, pools, prepared statements.
-            await one_client(server.address, 1, 8 * MEBIBYTE, 10_000)
-            memory = Memory(server.process.pid)
-            cpu = memory.cpu_seconds()
-            each = size_bytes // uploads // MEBIBYTE * MEBIBYTE
-            answer = await one_client(
-                server.address, uploads, each, 0, (perf, server.process.pid) if perf else None
-            )
-            memory.stop()
-            total = each * uploads
-            blobs = list((Path(name) / "data" / "blobs").iterdir())
-            in_cache = sum(resident_bytes(blob) for blob in blobs)
-            return {
-                "page_cache_share": in_cache / sum(blob.stat().st_size for blob in blobs),
-                "bytes_per_second": total / answer["seconds"],
-                "server_cpu_seconds_per_gb": (memory.cpu_seconds() - cpu) / total * 1e9,
-                "client_cpu_seconds_per_gb": answer["cpu_seconds"] / total * 1e9,
-                "rss_mib_per_upload": (memory.peak_bytes - memory.start_bytes) / MEBIBYTE / uploads,
-            }
+            await one_client(self.server.address, 1, 8 * MEBIBYTE, 0, pid)
+        self._runs += 1
+        each = size_bytes // uploads // MEBIBYTE * MEBIBYTE
+        answer = await one_client(self.server.address, uploads, each, self._runs * 1000, pid, perf)
+        total = each * uploads
+        blobs = list((self._directory / "data" / "blobs").iterdir())
+        in_cache = sum(resident_bytes(blob) for blob in blobs)
+        for blob in blobs:
+            # The server does not look, and the disk is not ours alone.
+            os.truncate(blob, 1)
+        return {
+            "bytes_per_second": total / answer["seconds"],
+            "server_cpu_seconds_per_gb": answer["server_cpu_seconds"] / total * 1e9,
+            "client_cpu_seconds_per_gb": answer["cpu_seconds"] / total * 1e9,
+            "rss_mib_per_upload": answer["rss_mib"] / uploads,
+            "page_cache_share": in_cache / total,
+        }
 
 
 async def one_client(
-    address: str, uploads: int, size_bytes: int, seed: int, record: tuple[Path, int] | None = None
+    address: str, uploads: int, size_bytes: int, seed: int, server_pid: int, perf: Path | None = None
 ) -> dict[str, float]:
-    """What the client process measured; `record`: where perf writes what the server process did meanwhile."""
+    """What the client process measured, and what its sending cost the server; `perf`: where perf writes what
+    the server did meanwhile."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.pipeline", "--client",
         address, str(uploads), str(size_bytes), str(seed),
@@ -192,15 +198,19 @@ async def one_client(
     assert child.stdout is not None
     assert await child.stdout.readline() == b"ready\n"
     recorder = None
-    if record is not None:
-        path, pid = record
+    if perf is not None:
         recorder = await asyncio.create_subprocess_exec(
-            "perf", "record", "-q", "-F", "499", "-g", "-o", str(path), "-p", str(pid)
+            "perf", "record", "-q", "-F", "499", "-g", "-o", str(perf), "-p", str(server_pid)
         )
         await asyncio.sleep(1)
+    memory = Memory(server_pid)
+    cpu = memory.cpu_seconds()
     child.stdin.write(b"\n")
     await child.stdin.drain()
     answer: dict[str, float] = json.loads(await child.stdout.readline())
+    answer["server_cpu_seconds"] = memory.cpu_seconds() - cpu
+    memory.stop()
+    answer["rss_mib"] = (memory.peak_bytes - memory.start_bytes) / MEBIBYTE
     if recorder is not None:
         recorder.send_signal(signal.SIGINT)
         await recorder.wait()
@@ -222,8 +232,12 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     raw: list[float] = []
     loads: list[float] = []
     taken: dict[str, list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="model-ingest-bench-", dir=arguments.directory) as name:
-        directory = Path(name)
+    async with contextlib.AsyncExitStack() as stack:
+        name = tempfile.TemporaryDirectory(prefix="model-ingest-bench-", dir=arguments.directory)
+        directory = Path(stack.enter_context(name))
+        measured = [Measured(variant, directory) for variant in variants]
+        for one in measured:
+            await stack.enter_async_context(one.server)
         began = time.monotonic()
         for _ in range(arguments.rounds):
             if sha and time.monotonic() - began > arguments.seconds:
@@ -233,12 +247,12 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             sha_cpu.append(cpu_seconds / arguments.size_bytes * 1e9)
             raw.append(arguments.size_bytes / raw_seconds(blocks, arguments.size_bytes, directory))
             for count in counts:
-                for variant in variants:
-                    figures = await upload(variant, count, arguments.size_bytes, directory, arguments.perf)
+                for one in measured:
+                    figures = await one.upload(count, arguments.size_bytes, arguments.perf)
                     figures["ratio_to_sha256"] = figures["bytes_per_second"] / sha[-1]
                     figures["server_cpu_in_sha256s"] = figures["server_cpu_seconds_per_gb"] / sha_cpu[-1]
                     figures["ratio_to_raw"] = figures["bytes_per_second"] / raw[-1]
-                    taken.setdefault(f"{variant.name} x{count}", []).append(figures)
+                    taken.setdefault(f"{one.name} x{count}", []).append(figures)
             loads.append(os.getloadavg()[0])
     return {
         "size_bytes": arguments.size_bytes,
@@ -247,7 +261,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "sha256_cpu_seconds_per_gb": summary(sha_cpu),
         "raw_write_fdatasync_bytes_per_second": summary(raw),
         **{
-            what: {name: summary([one[name] for one in rounds]) for name in rounds[0]}
+            what: {name: summary([figures[name] for figures in rounds]) for name in rounds[0]}
             for what, rounds in taken.items()
         },
     }

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from ingest_service.storage import DirectIo, FileExecutor, LocalBlobStore
 from ingest_service.storage.direct import BLOCK_BYTES
-from ingest_service.vocabulary.errors import StorageFull
+from ingest_service.vocabulary.errors import StorageFailed, StorageFull
 from tests.storage.conformance import ID
 from tests.storage.resident import keeps_files_in_memory, resident_bytes
+from tests.storage.sources import at_rest, opened
 
 MEBIBYTE = 1024 * 1024
 DATA = random.Random(7).randbytes(5 * MEBIBYTE)
@@ -207,8 +208,34 @@ async def test_an_upload_leaves_next_to_nothing_in_the_page_cache(
         await partial.write(at, [DATA[: 4 * MEBIBYTE]])
     await partial.write(size, [b"the rest"])
     await partial.sync()
+    path = data_dir / "uploads" / f"{ID}.part"
+    assert resident_bytes(path) <= MEBIBYTE
     # Read back as the hasher of a restarted process does.
     for at in range(0, size, 4 * MEBIBYTE):
         assert await partial.read(at, 4 * MEBIBYTE) == DATA[: 4 * MEBIBYTE]
-    assert resident_bytes(data_dir / "uploads" / f"{ID}.part") <= MEBIBYTE
+    assert resident_bytes(path) <= MEBIBYTE
+    await partial.close()
+
+
+async def test_a_file_of_somebody_elses_is_not_written_past_the_page_cache_either(
+    data_dir: Path, executor: FileExecutor, tmp_path: Path
+) -> None:
+    """Adopted under a second name it is open for reading only; by its path it could be written."""
+    store = await store_in(data_dir, executor, DirectIo.AUTO)
+    theirs = at_rest(tmp_path / "theirs", DATA)
+    async with opened(theirs, executor) as source:
+        partial = await store.adopt(ID, source)
+    assert partial is not None
+    # A reflink is ours to write; one file with two names is not.
+    if (data_dir / "uploads" / f"{ID}.part").stat().st_ino == theirs.stat().st_ino:
+        with pytest.raises(StorageFailed):
+            await partial.write(0, [bytes(MEBIBYTE)])
+        await partial.close()
+        partial = await store.open_partial(ID)
+        assert partial is not None
+    # Cut, it is an empty file of our own, and written like any other.
+    await partial.truncate(0)
+    await partial.write(0, [bytes(MEBIBYTE)])
+    assert theirs.read_bytes() == DATA
+    assert await partial.read(0, MEBIBYTE) == bytes(MEBIBYTE)
     await partial.close()
