@@ -23,8 +23,10 @@ class Writer:
         self._direct = None if direct_io is DirectIo.OFF else DirectWriter(descriptor, path)
         #: Up to here it has written.
         self.end = 0
-        self._started: int | None = None
-        self._dropped: int | None = None
+        #: Before this, everything is on the disk and out of memory.
+        self._done: int | None = None
+        #: The last two steps that were sent to the disk begin here and end there.
+        self._steps = (0, 0)
 
     @property
     def is_direct(self) -> bool:
@@ -33,24 +35,26 @@ class Writer:
 
     def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """Writes the buffers one after the other from `offset` on."""
-        if self._started is None or self._dropped is None:
-            self._started = self._dropped = offset
+        if self._done is None:
+            self._done = offset
+            self._steps = (offset, offset)
         if self._direct is not None and self._direct.is_direct:
             self._direct.write(offset, buffers)
         else:
             posix.write_all(self._descriptor, offset, buffers)
         self.end = offset + sum(map(len, buffers))
-        if not self.is_direct and self.end - self._started >= _BEHIND_BYTES:
-            # The advice starts the writing of what is dirty and drops what is clean: the step before this
-            # one, whose writing has had its time.
-            posix.forget_cached(self._descriptor, self._dropped, self.end - self._dropped)
-            self._dropped, self._started = self._started, self.end
+        first, last = self._steps
+        if not self.is_direct and self.end - last >= _BEHIND_BYTES:
+            # The advice starts the writing of what is dirty, and drops what is clean: most of the steps
+            # before this one, whose writing has had its time.
+            posix.forget_cached(self._descriptor, first, self.end - first)
+            self._steps = (last, self.end)
 
     def synced(self, end: int) -> None:
         """Everything up to `end` is on the disk; of what was buffered nobody needs the copy in memory."""
-        if self._dropped is not None and end > self._dropped:
-            posix.forget_cached(self._descriptor, self._dropped, end - self._dropped)
-            self._dropped = end
+        if self._done is not None and end > self._done:
+            posix.forget_cached(self._descriptor, self._done, end - self._done)
+            self._done = end
 
     def close(self) -> None:
         """Lets go of what it has opened itself."""
