@@ -27,6 +27,15 @@ _TEMPLATE = "migrated"
 _USED_DATABASES: list[str] = []
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`soak_when`: what both databases have in common runs on one in `make test`, on both in `make soak`."""
+    for item in items:
+        marker = item.get_closest_marker("soak_when")
+        if marker is not None and any(part in item.name for part in marker.args):
+            item.add_marker(pytest.mark.soak)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresCluster]:
     """One PostgreSQL for the whole run, with a migrated database to copy."""

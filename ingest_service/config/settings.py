@@ -145,7 +145,11 @@ SETTINGS: tuple[Setting, ...] = (
         "ALLOW_FROM", "false", _boolean,
         "take the create option `from`: build upon a model of the target (resources.proto tells of its race)",
     ),
-    Setting("ALLOW_SAFETENSORS", "true", _boolean, "take sets of safetensors beside GGUF"),
+    Setting(
+        "ALLOW_SAFETENSORS", "false", _boolean,
+        "take sets of safetensors; their headers are checked, yet shapes that a converter of Ollama does not"
+        " expect kill its server (docs/formats.md)",
+    ),
     Setting(
         "ALLOW_TRAILING_BYTES", "false", _boolean,
         "take a GGUF with bytes behind its tensors; Ollama up to 0.5 reads them as further layers",

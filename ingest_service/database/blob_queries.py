@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import and_, delete, func, not_, or_, select, update
@@ -53,6 +53,17 @@ class BlobQueries:
         query = select(blobs).where(blobs.c.sha256 == sha256, blobs.c.state == str(BlobState.LIVE))
         row = (await self._statements.run(query.with_for_update(read=True))).mappings().one_or_none()
         return None if row is None else blob_from_row(row)
+
+    async def live_among(self, digests: Collection[str]) -> dict[str, Blob]:
+        """The same of many."""
+        found: dict[str, Blob] = {}
+        for some in batches(sorted(digests)):
+            query = select(blobs).where(blobs.c.sha256.in_(some), blobs.c.state == str(BlobState.LIVE))
+            # In one order, so that two who lock the same rows do not wait for each other.
+            query = query.order_by(blobs.c.sha256).with_for_update(read=True)
+            rows = (await self._statements.run(query)).mappings()
+            found |= {row["sha256"]: blob_from_row(row) for row in rows}
+        return found
 
     async def make_live(self, sha256: str, size_bytes: int, inspection: Inspection, now: datetime) -> None:
         """Records published bytes; a blob that was DELETING or CORRUPT is LIVE again."""

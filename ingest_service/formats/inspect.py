@@ -11,7 +11,15 @@ from typing import Any
 from ingest_service.formats.gguf import GgufHeader, GgufLimits, GgufReader
 from ingest_service.formats.incremental import IncrementalReader, State
 from ingest_service.formats.json_files import JsonLimits, JsonReader, SetFacts
-from ingest_service.formats.recognise import GGUF, JSON, MAGIC_BYTES, SAFETENSORS, format_for, recognise
+from ingest_service.formats.recognise import (
+    DECIDING_BYTES,
+    GGUF,
+    JSON,
+    MAGIC_BYTES,
+    SAFETENSORS,
+    format_for,
+    recognise,
+)
 from ingest_service.formats.safetensors import SafetensorsFacts, SafetensorsLimits, SafetensorsReader
 from ingest_service.formats.sentencepiece import SentencePieceLimits, SentencePieceReader
 from ingest_service.vocabulary.errors import FormatInvalid
@@ -19,7 +27,7 @@ from ingest_service.vocabulary.records import Inspection
 
 #: Kept beside each blob that passed; raised with every rule or default, of whatever format, that refuses more
 #: than before: what was accepted under an older one is looked at again before it is used again.
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,7 @@ class FormatReader:
         """What is to be read on, once there is enough to tell what the file is."""
         assert self._head is not None
         head = self._head + data
-        if len(head) < min(MAGIC_BYTES, self._size_bytes):
+        if len(head) < min(DECIDING_BYTES, self._size_bytes):
             self._head = head
             return b""
         self._head = None

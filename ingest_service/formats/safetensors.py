@@ -108,6 +108,10 @@ def _take_in(member: Member, table: _Table, names: set[bytes], limits: Safetenso
     if member.name == _METADATA:
         if not isinstance(member.value, dict) or not all(isinstance(v, str) for v in member.value.values()):
             refuse("F5", member.offset, _METADATA, "Its values are strings, and it is an object.")
+        if any(key.casefold() in _KEYS for key in member.value):
+            # Ollama decodes it like a tensor, and would die of the missing data_offsets.
+            message = "It has a name of a tensor's description: Ollama's server would die of it."
+            refuse("F5", member.offset, _METADATA, message)
         return
     if len(table.begins) >= limits.max_tensors:
         refuse("F2", member.offset, member.name, f"More than {limits.max_tensors} tensors.")
@@ -131,6 +135,8 @@ def _add(member: Member, table: _Table) -> None:
     elements = 1
     for dimension in shape:
         elements *= dimension
+    if not elements:
+        refuse("F6", at, name, "A tensor of no elements: Ollama's server would die of it.")
     bits = elements * _BITS[dtype]
     if bits != 8 * (offsets[1] - offsets[0]):
         message = f"{elements} elements of {dtype} are not the {offsets[1] - offsets[0]} bytes it has."

@@ -38,6 +38,13 @@ class Source:
         """How much of the header can still come: what is left of the file, or of the limit."""
         return min(self.size_bytes, self._limit_bytes) - self.offset
 
+    def shortage(self, wanted: int, at: int) -> str:
+        """In words, for `wanted` bytes from `at` on: whether the file ends before, or the limit."""
+        rest = self.size_bytes - at
+        if wanted > rest:
+            return f"only {rest} bytes of the file come after that: it is cut short, or damaged here"
+        return f"only {min(rest, self._limit_bytes - at)} bytes of the header may come after that"
+
     def feed(self, piece: bytes | memoryview) -> None:
         # Moving the rest down for each byte would make a slow client's file cost its square.
         if self._at > _COMPACT_BYTES:

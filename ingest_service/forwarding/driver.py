@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ingest_service.forwarding.breaker import Breaker
+from ingest_service.forwarding.breaker import MAX_CREATES_CUT, Breaker
 from ingest_service.forwarding.create_answer import CreateLine
 from ingest_service.forwarding.create_request import create_request, layer_digest_expected
 from ingest_service.forwarding.eras import rewrites, unsupported
@@ -128,6 +128,12 @@ class Driver:
             _, deployment = await self._moves.read()
             if await self._settled(ingest, deployment):
                 return
+            if error.otherwise is None and self._breaker.create_was_cut(deployment.id):
+                # Else each try would kill its server once more, for as long as it may be tried.
+                raise Refused(
+                    f"The target broke off {MAX_CREATES_CUT} times while it created this model"
+                    f" ({error.words}): perhaps its server dies of it. Look at its log before you retry."
+                ) from error
             raise error.otherwise or Unreachable(error.words) from error
         except Refused as error:
             raise self._rotten_or(error) from error

@@ -23,6 +23,8 @@ class TargetVerdict:
     target: str
     present: bool
     words: str = ""
+    #: It could not be asked.
+    unknown: bool = False
 
 
 class TargetPresence:
@@ -44,13 +46,13 @@ class TargetPresence:
                     manifest = "" if shown is None else await _manifest(client, model.canonical_model)
             except TimeoutError:
                 words = f"The target did not answer within {_PATIENCE_SECONDS:.0f} s."
-                return TargetVerdict(target.name, present=False, words=words)
+                return TargetVerdict(target.name, present=False, words=words, unknown=True)
             except TargetError as error:
-                return TargetVerdict(target.name, present=False, words=error.words)
+                return TargetVerdict(target.name, present=False, words=error.words, unknown=True)
         deployed = next(
             (
                 one
-                for one in model.newest.deployments
+                for one in model.deployments
                 if one.target == target.name and one.state is DeploymentState.READY
             ),
             None,

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from ingest_service.database import Transaction
 from ingest_service.formats import RULES_VERSION, format_for
-from ingest_service.ingests.agreement import check_together
+from ingest_service.ingests.agreement import check_quantize, check_together
 from ingest_service.ingests.names import ModelName
 from ingest_service.ingests.order import supersede_older
 from ingest_service.ingests.requests import NewFile, NewIngest
@@ -36,13 +36,14 @@ class Accepting:
         fingerprint: str,
     ) -> Ingest:
         """Writes it; `stored` are the blobs, LIVE in this transaction, of the files that need no bytes.
-        Raises FormatInvalid if all are there and do not fit together."""
+        Raises FormatInvalid if all are there and do not fit together, or the options not with them."""
         now = self._clock()
         change = Change.of_new(self._new_ingest(request, name, stored, fingerprint, now), now)
         if len(stored) == len(request.files):
             check_together([(file, stored[file.file_name].facts or {}) for file in request.files])
         for file in change.after.files:
             if blob := stored.get(file.file_name):
+                check_quantize(file, blob.facts or {}, request.options)
                 change.inspected(file.id, Inspection(blob.format, blob.rules_version, blob.facts or {}))
         made = await tx.ingests.insert(change.after, change.events)
         await supersede_older(tx, change)

@@ -1,6 +1,6 @@
 """What a file's header says against what the request says it is, and the files of a model against each other.
 
-The rules' ids are ours, X1 to X3: security.md asks for them (section 3, split files; section 1e, names and
+The rules' ids are ours, X1 to X5: security.md asks for them (section 3, split files; section 1e, names and
 content) without numbers of their own.
 """
 
@@ -22,6 +22,7 @@ _TYPES = {
     FileRole.PROJECTOR: {"mmproj", "projector"},
 }
 _PROJECTOR = "clip"
+_QUANTIZABLE = frozenset({"F32", "F16", "BF16"})
 #: With it Ollama reads special_tokens_map.json, else not.
 _PIECES = "tokenizer.model"
 
@@ -55,6 +56,17 @@ def check_file(file: _Named, facts: Facts) -> None:
     if (split["number"] + 1, split["count"]) != (number, count):
         message = f"By its name this is shard {number} of {count}; its header says"
         _refuse("X2", "split.no", f"{message} {split['number'] + 1} of {split['count']}.")
+
+
+def check_quantize(file: _Named, facts: Facts, options: Mapping[str, Any]) -> None:
+    """X5: Ollama goes by general.file_type; its server dies of a tensor that it cannot quantize (seen with
+    0.24.0). Raises FormatInvalid."""
+    if not options.get("quantize") or file.role not in {FileRole.MODEL, FileRole.SHARD}:
+        return
+    odd = sorted({share["type"] for share in facts.get("quantization_mix", ())} - _QUANTIZABLE)
+    if odd:
+        message = f"Only F32, F16 and BF16 can be quantized; the file has tensors of {', '.join(odd)}."
+        _refuse("X5", "options.quantize", message)
 
 
 def check_together(files: Sequence[tuple[_Named, Facts]]) -> None:

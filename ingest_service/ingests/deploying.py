@@ -117,10 +117,11 @@ class Deploying:
             newest = await tx.ingests.lock(model.newest.id)
             if newest is None or (await tx.models.ingest_ids(canonical))[:1] != [newest.id]:
                 return None
+            live = await tx.blobs.live_among({file.sha256 for file in new.files})
             stored = {
                 file.file_name: blob
                 for file in new.files
-                if (blob := await tx.blobs.live(file.sha256)) is not None and fits(blob, file)
+                if (blob := live.get(file.sha256)) is not None and fits(blob, file)
             }
             for file in new.files:
                 if file.file_name not in stored:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ingest_service.database import Database, Transaction
 from ingest_service.ingests.admission import Admission
-from ingest_service.ingests.agreement import check_together
+from ingest_service.ingests.agreement import check_quantize, check_together
 from ingest_service.ingests.order import keep_order
 from ingest_service.lifecycle import Change
 from ingest_service.vocabulary.errors import (
@@ -85,11 +85,13 @@ class FileMoves:
             raise WriterSuperseded if is_other_writer else UploadClosed
 
     async def inspected(self, file: File, inspection: Inspection) -> None:
-        """Tells what the header of our file says. Raises UploadClosed or WriterSuperseded."""
+        """Tells what the header of our file says. Raises UploadClosed, WriterSuperseded, FormatInvalid if the
+        ingest's options do not go with it."""
 
         async def work(tx: Transaction) -> None:
             ingest = await self._locked(tx, file.ingest_id)
             current = self._ours(ingest, file)
+            check_quantize(current, inspection.facts, ingest.options)
             change = Change(ingest, self._clock())
             change.inspected(current.id, inspection)
             if change.after != ingest:

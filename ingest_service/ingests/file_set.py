@@ -70,9 +70,14 @@ def _check_shards(files: Sequence[_Named], roles: Counter[FileRole]) -> None:
         raise OptionUnsupported("The shards are not all of one model, by their names.", field="files")
     (_, count), present = next(iter(numbers.items()))
     if (min(present), max(present), len(present)) != (1, count, count):
-        raise OptionUnsupported(
-            f"By their names there are {count} shards, numbered from 1; some are not here.", field="files"
-        )
+        # Bounded: a name may say 99999.
+        missing = [
+            str(number) for number in range(1, min(count, len(present) + 5) + 1) if number not in present
+        ]
+        more = ", ..." if len(missing) > 5 or count - len(present) > 5 else ""
+        wrong = f"not here: {', '.join(missing[:5])}{more}" if missing else "here are more"
+        message = f"By their names there are {count} shards, numbered from 1; {wrong}."
+        raise OptionUnsupported(message, field="files")
 
 
 def _check_models(files: Sequence[_Named], roles: Counter[FileRole], *, allow_safetensors: bool) -> None:
@@ -87,12 +92,17 @@ def _check_models(files: Sequence[_Named], roles: Counter[FileRole], *, allow_sa
         return
     if not allow_safetensors:
         raise OptionUnsupported(
-            "This service takes no safetensors (INGEST_ALLOW_SAFETENSORS is off): convert the model to GGUF.",
+            "This service takes no safetensors (INGEST_ALLOW_SAFETENSORS is off): Ollama's converter can die"
+            " of a set that is sound in itself. Convert the model to GGUF.",
             field="files",
         )
     if formats[GGUF] or roles[FileRole.PROJECTOR]:
         raise OptionUnsupported("Beside safetensors there is no GGUF but an adapter.", field="files")
-    if "config.json" not in names or not {"tokenizer.json", "tokenizer.model"} & set(names):
+    tokenizers = {"tokenizer.json", "tokenizer.model"}
+    missing = ["a config.json"] if "config.json" not in names else []
+    missing += ["a tokenizer.json or tokenizer.model"] if not tokenizers & set(names) else []
+    if missing:
         raise OptionUnsupported(
-            "A set of safetensors has a config.json, and a tokenizer.json or tokenizer.model.", field="files"
+            f"A set of safetensors has {' and '.join(missing)} too: name it, or the whole directory.",
+            field="files",
         )

@@ -11,6 +11,7 @@ from ingest_service.ingests.imports import ImportRequest, Imports
 from ingest_service.ingests.service import Ingests
 from ingest_service.storage import FileIdentity, ImportFolder
 from ingest_service.vocabulary.errors import Draining, IngestError
+from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.states import FileState
 
 _log = logging.getLogger(__name__)
@@ -18,6 +19,10 @@ _log = logging.getLogger(__name__)
 _MAX_FILES = 1000
 #: So often a file that was accepted and then failed is begun anew, once at each boot.
 _MAX_ATTEMPTS = 10
+_REMEDIES = {
+    Reason.FILE_NAME_INVALID: "rename it or take it away",
+    Reason.NAME_INVALID: "rename it or take it away; ImportFile gives the model a name of your own",
+}
 
 
 class ImportBoot:
@@ -62,7 +67,7 @@ class ImportBoot:
                 "a file stays in the import folder",
                 extra={
                     "file": name, "reason": error.reason, **rule, "detail": error.message,
-                    "remedy": "put it right or take it away; ImportFile gives a name of your own",
+                    "remedy": _REMEDIES.get(error.reason, "put it right or take it away"),
                 },
             )  # fmt: skip
             return

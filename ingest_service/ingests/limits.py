@@ -37,5 +37,5 @@ class Limits:
     require_digest: bool = True
     #: Take the create option `from`, whose race is documented in resources.proto.
     allow_from: bool = False
-    #: Take sets of safetensors.
-    allow_safetensors: bool = True
+    #: Take sets of safetensors: docs/formats.md tells of the risk.
+    allow_safetensors: bool = False

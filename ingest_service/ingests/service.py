@@ -8,6 +8,7 @@ from datetime import datetime
 
 from ingest_service.blobs import Vetting
 from ingest_service.database import Conflict, Database, Transaction
+from ingest_service.formats import format_for
 from ingest_service.ingests.accepting import Accepting, fits, same_request
 from ingest_service.ingests.admission import Admission
 from ingest_service.ingests.agreement import check_file
@@ -30,7 +31,7 @@ from ingest_service.vocabulary.errors import (
     ModelNotFound,
     StorageFailed,
 )
-from ingest_service.vocabulary.records import Ingest, Model
+from ingest_service.vocabulary.records import Blob, Ingest, Model
 from ingest_service.vocabulary.states import FileState, IngestState
 
 _log = logging.getLogger(__name__)
@@ -75,23 +76,18 @@ class Ingests:
         if former is not None:
             return former
         name = check_new_ingest(request, self._limits, self._targets)
-        usable_digests = {
-            file.sha256
-            for index, file in enumerate(request.files)
-            if await self._is_usable(file, f"files[{index}].sha256")
-        }
+        usable_digests = await self._usable_digests(request)
         usable = await self._admission.usable_bytes()
 
         async def work(tx: Transaction) -> Ingest:
             raced = await tx.ingests.by_request_id(request.request_id) if request.request_id else None
             if raced is not None:
                 return same_request(raced, request.fingerprint())
+            live = await tx.blobs.live_among(usable_digests)
             stored = {
                 file.file_name: blob
                 for file in request.files
-                if file.sha256 in usable_digests
-                and (blob := await tx.blobs.live(file.sha256)) is not None
-                and fits(blob, file)
+                if (blob := live.get(file.sha256)) is not None and fits(blob, file)
             }
             missing = sum(file.size_bytes for file in request.files if file.file_name not in stored)
             if missing and needs_room:
@@ -196,18 +192,30 @@ class Ingests:
         former = await self._database.transact(lambda tx: tx.ingests.by_request_id(request.request_id))
         return None if former is None else same_request(former, request.fingerprint())
 
-    async def _is_usable(self, file: NewFile, field: str) -> bool:
-        """Before bytes are counted as stored: they are there, and what today's rules accept as this file."""
-        if not file.sha256 or await self._store.blob_size_bytes(file.sha256) != file.size_bytes:
-            return False
+    async def _usable_digests(self, request: NewIngest) -> set[str]:
+        """Of what may be counted as stored: it is there, and what today's rules accept as these files."""
+        vetted: dict[tuple[str, int, str], Blob | None] = {}
+        for index, file in enumerate(request.files):
+            if not file.sha256:
+                continue
+            # Shards may all be the same few bytes: they are looked at once.
+            same = (file.sha256, file.size_bytes, format_for(file.file_name))
+            try:
+                if same not in vetted:
+                    vetted[same] = await self._vet(file)
+                if blob := vetted[same]:
+                    check_file(file, blob.facts or {})
+            except FormatInvalid as error:
+                field = f"files[{index}].sha256"
+                raise FormatInvalid(error.message, field=field, metadata=error.metadata) from error
+        return {sha256 for (sha256, _, _), blob in vetted.items() if blob is not None}
+
+    async def _vet(self, file: NewFile) -> Blob | None:
+        if await self._store.blob_size_bytes(file.sha256) != file.size_bytes:
+            return None
         try:
-            blob = await self._vetting.usable(file.sha256, file.file_name)
-            if blob is not None:
-                check_file(file, blob.facts or {})
-            return blob is not None
-        except FormatInvalid as error:
-            raise FormatInvalid(error.message, field=field, metadata=error.metadata) from error
+            return await self._vetting.usable(file.sha256, file.file_name)
         except (BlobCorrupt, StorageFailed):
             # Its bytes are to be sent again.
             _log.warning("a stored blob cannot be read", extra={"sha256": file.sha256})
-            return False
+            return None

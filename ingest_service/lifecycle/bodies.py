@@ -63,11 +63,16 @@ def deployment_status(target: str, status: str) -> NewEvent:
 
 
 def file_facts(file: File, facts: Mapping[str, Any]) -> NewEvent:
-    """What a file's header says; of chat templates their length only, for an event is a short word."""
+    """What a file's header says."""
+    return NewEvent(FILE_FACTS, {"file_name": file.file_name, "facts": without_templates(facts)})
+
+
+def without_templates(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of chat templates their length only, where many facts are told at once."""
     short = {key: value for key, value in facts.items() if key not in _TEMPLATES}
     if "chat_template" in facts:
         short["chat_template_bytes"] = len(facts["chat_template"].encode())
-    return NewEvent(FILE_FACTS, {"file_name": file.file_name, "facts": short})
+    return short
 
 
 def notice(message: str) -> NewEvent:

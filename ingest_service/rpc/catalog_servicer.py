@@ -54,7 +54,8 @@ class CatalogServicer(CatalogServiceServicer):
         async def page_of(limit: int) -> pb.ListModelsResponse:
             models, more = await self._ingests.models(prefix=prefix, after=after, limit=limit)
             return pb.ListModelsResponse(
-                models=[model_message(model) for model in models], next_page_token=MODEL_PAGES.write(more)
+                models=[model_message(model, listed=True) for model in models],
+                next_page_token=MODEL_PAGES.write(more),
             )
 
         return await page_that_fits(page_of, page_limit(request.page_size))

@@ -23,6 +23,8 @@ from ingest_service.vocabulary.records import Blob, Deployment, Event, Failure, 
 from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, BlobState, FileState
 
 _FILE_PROGRESS = frozenset({FileState.UPLOADING, FileState.VERIFYING, FileState.PUBLISHING})
+#: Of all files of one model together; a message has at most 4 MiB, and the model says the first ones' again.
+_MAX_FACTS_BYTES = 2 << 20
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -96,18 +98,23 @@ def ingest_message(ingest: Ingest, *, with_options: bool = True) -> resources_pb
     )
 
 
-def model_message(model: Model) -> resources_pb2.Model:
-    """A model of the catalog."""
-    files = [
-        resources_pb2.StoredFile(
+def model_message(model: Model, *, listed: bool = False) -> resources_pb2.Model:
+    """A model of the catalog; `listed` is one of many, and says less. A thousand shards may say more than a
+    message holds: the last say nothing."""
+    files, left = [], 0 if listed else _MAX_FACTS_BYTES
+    facts = facts_of(model)
+    for file in model.newest.files:
+        message = resources_pb2.StoredFile(
             file_name=file.file_name,
             role=resources_pb2.File.Role.Value(f"ROLE_{file.role}"),
             sha256=file.sha256 or "",
             size_bytes=file.size_bytes,
             **_of_blob(model.blobs.get(file.sha256 or "")),
         )
-        for file in model.newest.files
-    ]
+        left -= message.facts.ByteSize()
+        if left < 0:
+            message.ClearField("facts")
+        files.append(message)
     return resources_pb2.Model(
         name=f"models/{model.canonical_model}",
         display_name=model.newest.model,
@@ -117,7 +124,7 @@ def model_message(model: Model) -> resources_pb2.Model:
         earlier_digests=model.earlier_digests,
         size_bytes=sum(file.size_bytes for file in model.newest.files),
         store_time=timestamp(model.stored_at),
-        facts=_struct(facts_of(model)),
+        facts=_struct(bodies.without_templates(facts) if listed else facts),
     )
 
 
@@ -256,7 +263,7 @@ def verify_message(item: VerifyItem) -> catalog_service_pb2.VerifyModelResponse:
     return catalog_service_pb2.VerifyModelResponse(
         targets=[
             catalog_service_pb2.VerifyModelResponse.TargetVerdict(
-                target=one.target, present=one.present, message=one.words
+                target=one.target, present=one.present, message=one.words, unknown=one.unknown
             )
             for one in item.verdicts
         ]

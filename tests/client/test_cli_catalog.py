@@ -6,7 +6,7 @@ import grpc
 import pytest
 from model_ingest.cli._run import run
 from model_ingest.v1.catalog_service_pb2 import DeleteModelResponse
-from model_ingest.v1.resources_pb2 import Ingest, Model
+from model_ingest.v1.resources_pb2 import Deployment, Ingest, Model
 
 from tests.client.scripted_server import Script, ingest, refuses
 from tests.client.test_cli_process import run as run_process
@@ -30,6 +30,27 @@ async def test_rm_says_what_each_target_did(script: Script):
     assert one["type"] == "removed"
     assert one["model"]["name"] == "models/m:latest"
     assert one["targets"] == [{"target": "a", "removed": True}, {"target": "b", "removed": False}]
+
+
+async def test_rm_says_where_ollama_has_it_still(script: Script):
+    model = Model(
+        name="models/m:latest",
+        display_name="M:latest",
+        deployments=[
+            Deployment(target="a", state=Deployment.STATE_READY),
+            Deployment(target="b", state=Deployment.STATE_READY),
+            Deployment(target="c", state=Deployment.STATE_FAILED),
+        ],
+    )
+    answer = DeleteModelResponse(model=model, targets=[_Removal(target="a", removed=True)])
+    script.answers("DeleteModel", answer)
+    ended = await run_process(script.address, "rm", "M", "--target", "a")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == [
+        "target a: removed",
+        "removed M:latest",
+        "not removed from b: what is deployed there stays",
+    ]
 
 
 async def test_rm_that_is_refused_says_what_to_do(script: Script):

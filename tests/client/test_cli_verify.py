@@ -78,7 +78,7 @@ async def test_a_target_lacks_the_model(script: Script, *, as_json: bool) -> Non
             "type": "result", "exit_code": 4, "model": "models/m:latest", "lacking": ["a"]
         }  # fmt: skip
     else:
-        assert ended.out.endswith("done: all 20 B stored of M:latest are right; not there on a\n")
+        assert ended.out.endswith("done: all 20 B stored of M:latest are right; but not confirmed on a\n")
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -124,6 +124,21 @@ async def test_a_directory_of_safetensors(
     assert sorted(sent) == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
+async def test_the_file_that_is_wrong_is_named_and_the_end_is_the_end(
+    allowing: RunningService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    directory = tmp_path / "set"
+    directory.mkdir()
+    for name, data in {"config.json": CONFIG_JSON, "tokenizer.json": b"<html>404</html>"}.items():
+        (directory / name).write_bytes(data)
+    (directory / "model.safetensors").write_bytes(b"<html>404 is not here</html>")
+    ended = await run(allowing.address, "push", str(directory), "--name", "m", "--json")
+    assert ended.code == 3
+    assert ended.err.startswith("error: model.safetensors: This is no safetensors file: it is an HTML page")
+    assert (ended.objects[-1]["ingest"]["state"], ended.objects[-1]["ingest"]["done"]) == ("FAILED", True)
+
+
 async def test_what_a_targets_version_cannot_do_is_that_targets_failure(
     allowing: RunningService, emulator: OllamaEmulator, files: Path
 ) -> None:
@@ -178,9 +193,11 @@ async def test_what_ended_on_its_targets_version_is_a_target_error(
     allowing: RunningService, emulator: OllamaEmulator, files: Path
 ) -> None:
     emulator.version = "0.40.0"
+    weights = sample_gguf(F16, [("token_embd.weight", (32, 2), 1, None)])
+    (files / "f16.gguf").write_bytes(weights)
     async with AsyncClient(allowing.address) as client:
         with pytest.raises(TargetError) as caught:
-            await client.push(files / "model.gguf", name="m", options=CreateOptions(quantize="Q8_0"))
+            await client.push(files / "f16.gguf", name="m", options=CreateOptions(quantize="Q8_0"))
     assert caught.value.reason == "OPTION_UNSUPPORTED"
     assert caught.value.ingest is not None
     assert caught.value.ingest.deployments[0].failure.reason == OPTION_UNSUPPORTED

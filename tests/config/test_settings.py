@@ -102,7 +102,7 @@ TABLE: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "TARGETS_FILE": (None, {"": None}, ["a\nb"]),
     "REQUIRE_DIGEST": (True, {"false": False}, ["", "sometimes"]),
     "ALLOW_FROM": (False, {"true": True, "0": False}, ["", "sometimes"]),
-    "ALLOW_SAFETENSORS": (True, {"1": True, "off": False}, ["", "sometimes"]),
+    "ALLOW_SAFETENSORS": (False, {"1": True, "off": False}, ["", "sometimes"]),
     "ALLOW_TRAILING_BYTES": (False, {"yes": True, "0": False}, ["", "few"]),
     "ALLOW_UNSAFE_TEMPLATES": (False, {"true": True, "no": False}, ["", "some"]),
     "MAX_FILE_BYTES": (2**40, {"1": 1, str(2**62): 2**62}, ["0", "-1", str(2**62 + 1), "1.5", "x", ""]),

@@ -30,7 +30,7 @@ from ingest_service.vocabulary.records import File
 from ingest_service.vocabulary.states import FileRole, FileState
 from tests.support.formats import ACCEPTED, vetting
 
-COUNT = 50
+COUNT = 16
 SIZE = 1000
 STEPS = 4
 READS = 6

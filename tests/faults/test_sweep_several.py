@@ -17,20 +17,23 @@ from tests.faults.invariants import blob_names
 from tests.faults.test_sweep import sweep
 from tests.rpc.refusals import refused
 from tests.support.files import digest, gguf, push
+from tests.support.models import PROJECTOR as PROJECTOR_PAIRS
+from tests.support.models import model as model_bytes
 from tests.support.service import RunningService
 
-PROJECTOR = gguf(30_000, seed=5)
+PROJECTOR = model_bytes(30_000, seed=5, kv=PROJECTOR_PAIRS)
 MODEL = gguf(40_000, seed=6)
 
 
-async def half_stored(service: RunningService, model: str = "half") -> Ingest:
+async def half_stored(service: RunningService, model: str = "half", sha256: str = "") -> Ingest:
     """An ingest of two files, of which the projector is stored."""
     files = [
         FileSpec(file_name="model.gguf", size_bytes=len(MODEL)),
-        FileSpec(file_name="mm.gguf", role=File.ROLE_PROJECTOR, size_bytes=len(PROJECTOR)),
+        FileSpec(file_name="mm.gguf", role=File.ROLE_PROJECTOR, size_bytes=len(PROJECTOR), sha256=sha256),
     ]
     ingest = await service.ingests.CreateIngest(CreateIngestRequest(model=model, files=files))
-    await upload(service.ingests, messages(ingest.files[1].name, PROJECTOR))
+    if not ingest.files[1].deduplicated:
+        await upload(service.ingests, messages(ingest.files[1].name, PROJECTOR))
     return ingest
 
 
@@ -68,10 +71,11 @@ async def test_the_stored_files_of_what_was_never_stored_go_after_their_grace(
 async def test_what_another_ingest_refers_to_stays(database_url: str, start_service: StartService) -> None:
     service = await start_service(database_url=database_url)
     ingest = await half_stored(service)
-    await push(service.ingests, PROJECTOR, "also", sha256=digest(PROJECTOR))
+    also = await half_stored(service, "also", sha256=digest(PROJECTOR))
+    await upload(service.ingests, messages(also.files[0].name, MODEL))
     await end(service, ingest, "FAILED")
     assert (await sweep(service, days_later=8, beyond_brake=True)).removed_blobs == []
-    assert len(blob_names(service.settings.data_dir)) == 1
+    assert len(blob_names(service.settings.data_dir)) == 2
 
 
 async def test_what_was_stored_and_failed_on_its_target_stays(

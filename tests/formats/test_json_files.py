@@ -62,6 +62,9 @@ PHI = "Phi3ForCausalLM"
 VISION = "Qwen3VLForConditionalGeneration"
 #: Rule, what, field, name of the file, the file that breaks it, the same put right, limits.
 ROWS: list[tuple[str, str, str, str, bytes, bytes, JsonLimits]] = [
+    ("J6", "sparsity of 2", "activation_sparsity_pattern", "config.json",
+     b'{"architectures":["x"],"activation_sparsity_pattern":[0.5,2.0]}',
+     b'{"architectures":["x"],"activation_sparsity_pattern":[0.5,1.0]}', LIMITS),
     ("J1", "one byte", "file size", OTHER, b"1", b"11", LIMITS),
     ("J1", "31 bytes", "file size", OTHER, b"1" * 31, b"1" * 30, SMALL),
     ("J1", "tokenizer of 41", "file size", TOKENIZER, b"{%39s}" % b"", b"{%38s}" % b"", SMALL),

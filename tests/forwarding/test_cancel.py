@@ -135,8 +135,7 @@ async def test_the_other_target_keeps_what_it_has(world: World, emulator: Ollama
     async with OllamaEmulator(version="0.34.1") as other:
         from ingest_service.forwarding import Target
 
-        world.targets.append(Target("b", other.url))
-        world.ingests._targets = ("a", "b")
+        world.add_target(Target("b", other.url))
         stall = emulator.faults.add(Fault("stall", "blob_post", at_bytes=10))
         ingest_id = await world.stored(gguf())
         world.worker(targets=world.targets, lease_seconds=0.6)

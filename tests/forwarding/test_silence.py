@@ -165,8 +165,7 @@ def test_the_constants_are_those_of_the_design() -> None:
 async def test_another_target_is_served_while_one_is_silent(world: World, emulator: OllamaEmulator) -> None:
     stall = emulator.faults.add(Fault("stall", "create"))
     async with OllamaEmulator(version="0.34.1") as other:
-        world.targets.append(Target("b", other.url))
-        world.ingests._targets = ("a", "b")
+        world.add_target(Target("b", other.url))
         first = await world.stored(gguf(), "first", ["a"])
         world.worker(targets=world.targets)
         await stall.wait_stalled()

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from ingest_service.vocabulary.states import DeploymentState, IngestState
 from tests.forwarding.world import World
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import gguf
 
 
+@pytest.mark.soak_when("postgresql")
 async def test_two_workers_never_create_on_one_target_at_once(
     both_worlds: World, emulator: OllamaEmulator
 ) -> None:

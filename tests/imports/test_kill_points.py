@@ -126,6 +126,7 @@ async def test_a_call_that_was_answered_is_gone_on_with_at_boot(
     check_taken_in(tmp_path / "data", DATA)
 
 
+@pytest.mark.soak
 async def test_two_processes_that_start_on_one_directory_take_each_file_in_once(
     new_url: NewUrl, tmp_path: Path
 ) -> None:

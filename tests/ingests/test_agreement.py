@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingest_service.ingests.agreement import check_file, check_together
+from ingest_service.ingests.agreement import check_file, check_quantize, check_together
 from ingest_service.vocabulary.errors import FormatInvalid
 from ingest_service.vocabulary.states import FileRole
 
@@ -105,3 +105,23 @@ def test_special_tokens_that_ollama_dies_of_beside_a_sentencepiece_model() -> No
     check_together([(PIECES, {}), (TOKENS, {})])
     # Without it, Ollama does not read the map.
     check_together([(Named("tokenizer.json", FileRole.MODEL), {}), (TOKENS, TEXTS)])
+
+
+def mix(*types: str) -> dict[str, Any]:
+    return MODEL | {"quantization_mix": [{"type": name} for name in types]}
+
+
+WEIGHTS = Named("m.gguf", FileRole.MODEL)
+
+
+def test_what_can_be_quantized() -> None:
+    check_quantize(WEIGHTS, mix("F16", "F32", "BF16"), {"quantize": "Q4_K_M"})
+    check_quantize(WEIGHTS, mix("Q4_K"), {"system": "x"})
+    check_quantize(WEIGHTS, {"tensor_count": 3}, {"quantize": "int4"})
+    check_quantize(Named("p.gguf", FileRole.PROJECTOR), mix("Q8_0"), {"quantize": "Q4_K_M"})
+
+
+def test_what_cannot() -> None:
+    with pytest.raises(FormatInvalid) as refused:
+        check_quantize(WEIGHTS, mix("F16", "I8"), {"quantize": "Q4_K_M"})
+    assert (refused.value.metadata["rule"], refused.value.field) == ("X5", "options.quantize")

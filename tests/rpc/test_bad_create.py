@@ -119,8 +119,8 @@ async def test_a_role_that_makes_no_model_alone(
     await assert_refused(shared, request, reason, field)
 
 
-async def test_safetensors_without_a_tokenizer(shared: Scene) -> None:
-    names = ("model.safetensors", "config.json")
+async def test_safetensors_unless_they_are_switched_on(shared: Scene) -> None:
+    names = ("model.safetensors", "config.json", "tokenizer.json")
     request = CreateIngestRequest(model="m", files=[FileSpec(file_name=n, size_bytes=9) for n in names])
     await assert_refused(shared, request, "OPTION_UNSUPPORTED", "files")
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
-from model_ingest.v1.catalog_service_pb2 import GetModelRequest
+from model_ingest.v1.catalog_service_pb2 import GetModelRequest, ListModelsRequest
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest, WatchIngestRequest
-from model_ingest.v1.resources_pb2 import File, Ingest
+from model_ingest.v1.resources_pb2 import CreateOptions, File, Ingest
 
 from tests.conftest import StartService
 from tests.formats.build import I32, U32, Gguf, Tensor, number, text, texts, u32
+from tests.ollama_emulator import OllamaEmulator
 from tests.rpc.refusals import refused
 from tests.rpc.test_several_files import several
 from tests.support.files import MEBIBYTE, create_request, digest, push, send, upload_messages
@@ -146,6 +147,18 @@ async def test_a_role_that_the_header_denies(start_service: StartService) -> Non
     assert (await refused(again, "FORMAT_INVALID", "files[1].sha256")).metadata["rule"] == "X1"
 
 
+async def test_what_cannot_be_quantized(start_service: StartService, emulator: OllamaEmulator) -> None:
+    service = await start_service(f"default={emulator.url}")
+    data, options = model(), CreateOptions(quantize="Q4_K_M")
+    name = (await service.ingests.CreateIngest(create_request(data, options=options))).files[0].name
+    refusal = await refused(send(service.ingests, upload_messages(name, data)), "FORMAT_INVALID")
+    assert (refusal.metadata["rule"], refusal.fields) == ("X5", ("options.quantize",))
+    await push(service.ingests, data, "kept", store_only=True)
+    again = create_request(data, sha256=digest(data), options=options)
+    assert (await refused(service.ingests.CreateIngest(again), "FORMAT_INVALID")).metadata["rule"] == "X5"
+    assert not emulator.calls.names()
+
+
 TRAILING = Gguf().file() + b"more"
 UNSAFE = Gguf().but({"tokenizer.chat_template": text("{{ ''.__class__ }}")}).file()
 
@@ -191,3 +204,23 @@ async def test_a_fault_behind_what_was_committed_is_found_by_the_next_process(
     refusal = await refused(send(second.ingests, [messages[0], *messages[2:]]), "FORMAT_INVALID")
     assert (refusal.metadata["rule"], refusal.metadata["field"]) == ("M2", "llama.block_count")
     assert not list((second.settings.data_dir / "uploads").glob("*.part"))
+
+
+async def test_more_facts_than_a_message_holds(start_service: StartService) -> None:
+    service = await start_service()
+    count, template = 50, "x" * (63 << 10)
+    pairs = [shard(n, count, count) | {"tokenizer.chat_template": f"{n}{template}"} for n in range(count)]
+    names = [f"m-{n + 1:05}-of-{count:05}.gguf" for n in range(count)]
+    files = [(name, File.ROLE_SHARD, model(kv=kv)) for name, kv in zip(names, pairs, strict=True)]
+    ingest = await service.ingests.CreateIngest(several(files, "large"))
+    for file, (_, _, data) in zip(ingest.files, files, strict=True):
+        await send(service.ingests, upload_messages(file.name, data))
+    (listed,) = (await service.catalog.ListModels(ListModelsRequest())).models
+    assert listed.facts["chat_template_bytes"] == len(template) + 1
+    assert "chat_template" not in listed.facts
+    assert not any(file.HasField("facts") for file in listed.files)
+    found = await get_model(service, "large:latest")
+    assert [file.file_name for file in found.files] == names
+    assert found.facts["tensor_count"] == count
+    assert found.files[0].HasField("facts")
+    assert not found.files[-1].HasField("facts")

@@ -24,9 +24,11 @@ def read_array(source: Source, key: str, metadata: Metadata, limits: GgufLimits)
     if element_type > F64:
         refuse("K5", at, key, f"There is no value type {element_type} for an array's elements.")
     size_bytes = SIZES.get(element_type, _LENGTH.size)
-    if count > limits.max_array_elements or count * size_bytes > source.left:
-        most = min(limits.max_array_elements, source.left // size_bytes)
-        refuse("K6", at + 4, key, f"An array of {count} elements; at most {most} can be here.")
+    if count > limits.max_array_elements:
+        refuse("K6", at + 4, key, f"An array of {count} elements; at most {limits.max_array_elements}.")
+    if count * size_bytes > source.left:
+        why = source.shortage(count * size_bytes, source.offset)
+        refuse("K6", at + 4, key, f"An array of {count} elements; {why}.")
     head = b""
     if element_type == STRING:
         yield from _read_strings(source, count, key, metadata, limits)
@@ -72,9 +74,9 @@ def _read_strings(
             (length,) = _LENGTH.unpack_from(window, at)
             stop = at + 8 + length
             if length > most or stop > left:
-                can = min(most, left - at - 8)
-                message = f"Element {done}: a string of {length} bytes; at most {can} can be here."
-                refuse("K4", source.offset + at, key, message)
+                here = source.offset + at
+                why = f"at most {most}" if length > most else source.shortage(length, here + 8)
+                refuse("K4", here, key, f"Element {done}: a string of {length} bytes; {why}.")
             if tokens is not None and length > limits.max_token_bytes:
                 message = f"Token {done} has {length} bytes; at most {limits.max_token_bytes}."
                 refuse("V3", source.offset + at, key, message)

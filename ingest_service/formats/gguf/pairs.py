@@ -123,5 +123,6 @@ def _decoded(raw: bytes, key: str, metadata: Metadata, *, cut: bool) -> str:
 def check_string_length(source: Source, length: int, at: int, key: str, limits: GgufLimits) -> None:
     """K4: against the limit and against what can still come, before anything is read."""
     if length > limits.max_string_bytes or length > source.left:
-        most = min(limits.max_string_bytes, source.left)
-        refuse("K4", at, key, f"A string of {length} bytes; at most {most} can be here.")
+        most = limits.max_string_bytes
+        why = f"at most {most}" if length > most else source.shortage(length, source.offset)
+        refuse("K4", at, key, f"A string of {length} bytes; {why}.")

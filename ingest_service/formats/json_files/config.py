@@ -39,6 +39,7 @@ _NEVER_ZERO = frozenset(
     {"num_hidden_layers", "n_layers", "n_layer", "num_attention_heads", "attention_heads", "n_head"}
     | {"linear_num_key_heads"}
 )
+_SPARSITY = "activation_sparsity_pattern"
 _MAX_LENGTH = 2**31 - 1
 #: Where models that see or hear say what their text part is.
 _TEXT_PARTS = ("text_config", "language_config", "llm_config")
@@ -98,6 +99,11 @@ def _check_part(part: Dict, path: str, most: Mapping[str, int], ropes: frozenset
         if name in most:
             for number in value if isinstance(value, list) else [value]:
                 _check_number(name, path + name, number, most[name])
+        if folded == _SPARSITY and isinstance(value, list):
+            for number in value:
+                if isinstance(number, int | float) and not 0 <= number <= 1:
+                    message = f"{number} is no share from 0 to 1: Ollama's server would die of it."
+                    refuse("J6", 0, path + name, message)
         if name == _ROPE and isinstance(value, dict) and ropes is not None:
             _check_rope(value, f"{path}{name}.", ropes)
 

@@ -21,6 +21,7 @@ _ADDED = "added_tokens.json"
 _SPECIAL = "special_tokens_map.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template"
+_MORE_TOKENS = "additional_special_tokens"
 #: Decoded as a whole; Ollama's converter decodes them too.
 _DECODED = frozenset({_CONFIG, _ADDED, _SPECIAL, "generation_config.json", "adapter_config.json"})
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json"})
@@ -68,7 +69,7 @@ def _read(source: Source, name: str, limits: JsonLimits) -> Steps[SetFacts]:
         # Of a decoded one every name is looked at; a vocabulary's outermost names are its tokens.
         max_members=None if decoded or name == "vocab.json" else limits.max_members,
         wanted=frozenset({_TEMPLATE}),
-        keep_all=decoded,
+        keep_all=decoded or source.size_bytes <= limits.max_config_bytes,
         allow_not_finite=name == _CONFIG,
     )
     scan = Scan(source, rules)
@@ -80,23 +81,31 @@ def _read(source: Source, name: str, limits: JsonLimits) -> Steps[SetFacts]:
     warnings: tuple[str, ...] = ()
     if _TEMPLATE in scan.kept:
         warnings = _check_template(*scan.kept[_TEMPLATE], limits)
-    return SetFacts({}, warnings)
+    return SetFacts(_special(json.loads(bytes(scan.text))) if scan.text else {}, warnings)
 
 
 def _decoded(text: bytes, name: str, limits: JsonLimits) -> SetFacts:
     content = json.loads(text, object_pairs_hook=_unique)
     if name == _CONFIG:
-        return SetFacts(check_config(content, limits))
+        return SetFacts(check_config(content, limits) | _special(content))
     if name == _ADDED:
         for token, number in content.items():
             # A number below 0 ends Ollama's server: it indexes a list with it.
             if type(number) is int and not 0 <= number <= limits.max_tokens:
                 refuse("J6", 0, token, f"A token's number is 0 to {limits.max_tokens}, not {number}.")
-    if name == _SPECIAL:
-        more = content.get("additional_special_tokens")
-        if isinstance(more, list) and not all(isinstance(token, dict) for token in more):
-            return SetFacts({"additional_special_tokens": "texts"})
-    return SetFacts()
+    return SetFacts(_special(content))
+
+
+def _special(content: object) -> dict[str, Any]:
+    """Told of every small file, whatever its name: the same bytes may get another. For the rule X4."""
+    if not isinstance(content, dict):
+        return {}
+    for name, tokens in content.items():
+        # In any spelling: Ollama's decoder does not tell cases apart.
+        is_list = name.casefold() == _MORE_TOKENS and isinstance(tokens, list)
+        if is_list and not all(isinstance(token, dict) for token in tokens):
+            return {_MORE_TOKENS: "texts"}
+    return {}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

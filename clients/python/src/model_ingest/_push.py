@@ -206,8 +206,11 @@ class Push:
             try:
                 await sending
                 self._is_sending = False
-            except IngestError:
+            except IngestError as error:
                 await asyncio.wait({following}, timeout=_LAST_WORDS_SECONDS)
+                if error.ingest is None and following.done() and following.exception() is None:
+                    # How it ended, not how it began.
+                    error.ingest = following.result()
                 raise
             if self._options.detach:
                 request = GetIngestRequest(name=ingest.name)

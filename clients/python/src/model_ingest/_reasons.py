@@ -47,7 +47,10 @@ REASONS: dict[str, Rule] = {
     ),
     "DIGEST_REQUIRED": Rule(DigestError, "send the file's sha256 (this client always does)"),
     "DIGEST_MALFORMED": Rule(DigestError, "write it as sha256: and 64 lower-case hex digits"),
-    "FORMAT_INVALID": Rule(FormatError, "this is no sane model file; repair or export it again"),
+    "FORMAT_INVALID": Rule(
+        FormatError,
+        "put right what the message names; compare a download's size and sha256 with its source's",
+    ),
     "NAME_INVALID": Rule(InvalidRequestError, "choose another --name, like `llama3:8b` or `team/llama3:8b`"),
     "FILE_NAME_INVALID": Rule(InvalidRequestError, "rename the file: ASCII letters, digits, `.`, `_`, `-`"),
     "SIZE_LIMIT": Rule(InvalidRequestError, "the file is empty, or larger than this service takes"),

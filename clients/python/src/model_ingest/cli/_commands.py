@@ -69,9 +69,15 @@ async def push(client: AsyncClient, options: argparse.Namespace, session: Sessio
 
 async def import_file(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
     """Has the service take in a file of its import folder, and follows it."""
-    ingest = await client.import_file(
-        options.file, name=options.name, targets=options.target, store_only=options.store_only
-    )
+    try:
+        ingest = await client.import_file(
+            options.file, name=options.name, targets=options.target, store_only=options.store_only
+        )
+    except IngestError as error:
+        if error.reason == "FILE_NOT_FOUND":
+            advice = "put the file itself (no link) into `import/` in the service's INGEST_DATA_DIR"
+            error.facts = replace(error.facts, diagnostics=advice)
+        raise
     session.ingest = ingest
     return await _started(client, ingest, options, session)
 
@@ -139,6 +145,14 @@ async def remove(client: AsyncClient, options: argparse.Namespace, session: Sess
     for one in answer.targets:
         _say([printable(f"target {one.target}: {'removed' if one.removed else 'had no such model'}")])
     _say([printable(f"removed {answer.model.display_name or options.model}")])
+    asked = {one.target for one in answer.targets}
+    left = [
+        one.target
+        for one in answer.model.deployments
+        if one.state == Deployment.STATE_READY and one.target not in asked
+    ]
+    if left:
+        _say([printable(f"not removed from {', '.join(left)}: what is deployed there stays")])
     return 0
 
 

@@ -24,12 +24,21 @@ def jsonable(message: Message) -> Any:
     if isinstance(message, Duration):
         return message.seconds + message.nanos / 1e9
     if isinstance(message, Struct):
-        return MessageToDict(message)
+        return _whole(MessageToDict(message))
     return {
         field.name: _field(message, field)
         for field in message.DESCRIPTOR.fields
         if not field.has_presence or message.HasField(field.name)
     }
+
+
+def _whole(value: Any) -> Any:
+    """A Struct knows only doubles; a number of bytes or tensors is shown as what it is."""
+    if isinstance(value, dict):
+        return {key: _whole(one) for key, one in sorted(value.items())}
+    if isinstance(value, list):
+        return [_whole(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _field(message: Message, field: Any) -> Any:

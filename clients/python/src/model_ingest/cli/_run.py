@@ -52,6 +52,8 @@ def _failed(error: IngestError, options: argparse.Namespace, session: Session) -
     message = error.message
     if isinstance(error, NotServedError):
         message = f"this server does not serve `{options.command}` yet"
+    file_name = _failed_file(error)
+    message = f"{file_name}: {message}" if file_name else message
     _complain(f"{message} ({error.reason})" if error.reason else message)
     for violation in error.violations:
         _complain(f"{violation.field}: {violation.description}", "  ")
@@ -66,6 +68,12 @@ def _failed(error: IngestError, options: argparse.Namespace, session: Session) -
         known = {} if ingest is None else {"ingest": jsonable(ingest)}
         emit("error", exit_code=error.exit_code, error=error_object(error), **known)
     return error.exit_code
+
+
+def _failed_file(error: IngestError) -> str:
+    """Which of several files it was, if the ingest's end tells it."""
+    files = () if error.ingest is None or len(error.ingest.files) < 2 else error.ingest.files
+    return next((one.file_name for one in files if one.failure.message == error.message), "")
 
 
 def _lost_upload(error: IngestError, session: Session) -> tuple[str, str] | None:

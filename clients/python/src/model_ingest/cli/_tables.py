@@ -49,7 +49,8 @@ def model_table(models: Iterable[Model]) -> list[str]:
                 amount(m.size_bytes),
                 moment(m.store_time),
                 ", ".join(d.target for d in m.deployments if d.state == Deployment.STATE_READY) or "-",
-                m.files[0].sha256[:19] if m.files else "-",
+                (m.files[0].sha256[:19] if m.files else "-")
+                + (" CORRUPT" if any(file.corrupt for file in m.files) else ""),
             )
             for m in models
         ),

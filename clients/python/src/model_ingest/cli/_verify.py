@@ -110,15 +110,21 @@ async def _watched(client: AsyncClient, name: str) -> list[TargetVerdict]:
             for one in seen.targets:
                 verdicts.append(one)
                 words = f" ({printable(one.message)})" if one.message else ""
-                _say(f"target {printable(one.target)}: {'there' if one.present else 'not there'}{words}")
+                _say(f"target {printable(one.target)}: {_there(one)}{words}")
     return verdicts
+
+
+def _there(verdict: TargetVerdict) -> str:
+    if verdict.present:
+        return "there"
+    return "not known" if verdict.unknown else "not there"
 
 
 def _last_word(model: Model, lacking: list[str]) -> str:
     name = printable(model.display_name or model.name.removeprefix("models/"))
     size = amount(sum(file.size_bytes for file in model.files))
     line = f"done: all {size} stored of {name} are right"
-    return f"{line}; not there on {printable(', '.join(lacking))}" if lacking else line
+    return f"{line}; but not confirmed on {printable(', '.join(lacking))}" if lacking else line
 
 
 def _say(line: str) -> None:

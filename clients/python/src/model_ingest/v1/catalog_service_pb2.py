@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from model_ingest.v1 import resources_pb2 as model__ingest_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%model_ingest/v1/catalog_service.proto\x12\x0fmodel_ingest.v1\x1a\x1fmodel_ingest/v1/resources.proto\"O\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x13\n\x0bname_prefix\x18\x03 \x01(\t\"U\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.model_ingest.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12VerifyModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xdc\x01\n\x13VerifyModelResponse\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x16\n\x0everified_bytes\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x43\n\x07targets\x18\x04 \x03(\x0b\x32\x32.model_ingest.v1.VerifyModelResponse.TargetVerdict\x1a\x41\n\rTargetVerdict\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0f\n\x07present\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\"H\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07targets\x18\x02 \x03(\t\x12\x13\n\x0b\x61ll_targets\x18\x03 \x01(\x08\"\xb3\x01\n\x13\x44\x65leteModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.model_ingest.v1.Model\x12\x43\n\x07targets\x18\x02 \x03(\x0b\x32\x32.model_ingest.v1.DeleteModelResponse.TargetRemoval\x1a\x30\n\rTargetRemoval\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0f\n\x07removed\x18\x02 \x01(\x08\"G\n\x12\x44\x65ployModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07targets\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"n\n\x11ImportFileRequest\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07targets\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x12\n\nstore_only\x18\x05 \x01(\x08\"\x14\n\x12ListTargetsRequest\"?\n\x13ListTargetsResponse\x12(\n\x07targets\x18\x01 \x03(\x0b\x32\x17.model_ingest.v1.Target2\xd5\x04\n\x0e\x43\x61talogService\x12U\n\nListModels\x12\".model_ingest.v1.ListModelsRequest\x1a#.model_ingest.v1.ListModelsResponse\x12\x44\n\x08GetModel\x12 .model_ingest.v1.GetModelRequest\x1a\x16.model_ingest.v1.Model\x12Z\n\x0bVerifyModel\x12#.model_ingest.v1.VerifyModelRequest\x1a$.model_ingest.v1.VerifyModelResponse0\x01\x12X\n\x0b\x44\x65leteModel\x12#.model_ingest.v1.DeleteModelRequest\x1a$.model_ingest.v1.DeleteModelResponse\x12K\n\x0b\x44\x65ployModel\x12#.model_ingest.v1.DeployModelRequest\x1a\x17.model_ingest.v1.Ingest\x12I\n\nImportFile\x12\".model_ingest.v1.ImportFileRequest\x1a\x17.model_ingest.v1.Ingest\x12X\n\x0bListTargets\x12#.model_ingest.v1.ListTargetsRequest\x1a$.model_ingest.v1.ListTargetsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%model_ingest/v1/catalog_service.proto\x12\x0fmodel_ingest.v1\x1a\x1fmodel_ingest/v1/resources.proto\"O\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x13\n\x0bname_prefix\x18\x03 \x01(\t\"U\n\x12ListModelsResponse\x12&\n\x06models\x18\x01 \x03(\x0b\x32\x16.model_ingest.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\"\n\x12VerifyModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xed\x01\n\x13VerifyModelResponse\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\x16\n\x0everified_bytes\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x43\n\x07targets\x18\x04 \x03(\x0b\x32\x32.model_ingest.v1.VerifyModelResponse.TargetVerdict\x1aR\n\rTargetVerdict\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0f\n\x07present\x18\x02 \x01(\x08\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0f\n\x07unknown\x18\x04 \x01(\x08\"H\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07targets\x18\x02 \x03(\t\x12\x13\n\x0b\x61ll_targets\x18\x03 \x01(\x08\"\xb3\x01\n\x13\x44\x65leteModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.model_ingest.v1.Model\x12\x43\n\x07targets\x18\x02 \x03(\x0b\x32\x32.model_ingest.v1.DeleteModelResponse.TargetRemoval\x1a\x30\n\rTargetRemoval\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x0f\n\x07removed\x18\x02 \x01(\x08\"G\n\x12\x44\x65ployModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07targets\x18\x02 \x03(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"n\n\x11ImportFileRequest\x12\x11\n\tfile_name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07targets\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x12\n\nstore_only\x18\x05 \x01(\x08\"\x14\n\x12ListTargetsRequest\"?\n\x13ListTargetsResponse\x12(\n\x07targets\x18\x01 \x03(\x0b\x32\x17.model_ingest.v1.Target2\xd5\x04\n\x0e\x43\x61talogService\x12U\n\nListModels\x12\".model_ingest.v1.ListModelsRequest\x1a#.model_ingest.v1.ListModelsResponse\x12\x44\n\x08GetModel\x12 .model_ingest.v1.GetModelRequest\x1a\x16.model_ingest.v1.Model\x12Z\n\x0bVerifyModel\x12#.model_ingest.v1.VerifyModelRequest\x1a$.model_ingest.v1.VerifyModelResponse0\x01\x12X\n\x0b\x44\x65leteModel\x12#.model_ingest.v1.DeleteModelRequest\x1a$.model_ingest.v1.DeleteModelResponse\x12K\n\x0b\x44\x65ployModel\x12#.model_ingest.v1.DeployModelRequest\x1a\x17.model_ingest.v1.Ingest\x12I\n\nImportFile\x12\".model_ingest.v1.ImportFileRequest\x1a\x17.model_ingest.v1.Ingest\x12X\n\x0bListTargets\x12#.model_ingest.v1.ListTargetsRequest\x1a$.model_ingest.v1.ListTargetsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,23 +41,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFYMODELREQUEST']._serialized_start=292
   _globals['_VERIFYMODELREQUEST']._serialized_end=326
   _globals['_VERIFYMODELRESPONSE']._serialized_start=329
-  _globals['_VERIFYMODELRESPONSE']._serialized_end=549
+  _globals['_VERIFYMODELRESPONSE']._serialized_end=566
   _globals['_VERIFYMODELRESPONSE_TARGETVERDICT']._serialized_start=484
-  _globals['_VERIFYMODELRESPONSE_TARGETVERDICT']._serialized_end=549
-  _globals['_DELETEMODELREQUEST']._serialized_start=551
-  _globals['_DELETEMODELREQUEST']._serialized_end=623
-  _globals['_DELETEMODELRESPONSE']._serialized_start=626
-  _globals['_DELETEMODELRESPONSE']._serialized_end=805
-  _globals['_DELETEMODELRESPONSE_TARGETREMOVAL']._serialized_start=757
-  _globals['_DELETEMODELRESPONSE_TARGETREMOVAL']._serialized_end=805
-  _globals['_DEPLOYMODELREQUEST']._serialized_start=807
-  _globals['_DEPLOYMODELREQUEST']._serialized_end=878
-  _globals['_IMPORTFILEREQUEST']._serialized_start=880
-  _globals['_IMPORTFILEREQUEST']._serialized_end=990
-  _globals['_LISTTARGETSREQUEST']._serialized_start=992
-  _globals['_LISTTARGETSREQUEST']._serialized_end=1012
-  _globals['_LISTTARGETSRESPONSE']._serialized_start=1014
-  _globals['_LISTTARGETSRESPONSE']._serialized_end=1077
-  _globals['_CATALOGSERVICE']._serialized_start=1080
-  _globals['_CATALOGSERVICE']._serialized_end=1677
+  _globals['_VERIFYMODELRESPONSE_TARGETVERDICT']._serialized_end=566
+  _globals['_DELETEMODELREQUEST']._serialized_start=568
+  _globals['_DELETEMODELREQUEST']._serialized_end=640
+  _globals['_DELETEMODELRESPONSE']._serialized_start=643
+  _globals['_DELETEMODELRESPONSE']._serialized_end=822
+  _globals['_DELETEMODELRESPONSE_TARGETREMOVAL']._serialized_start=774
+  _globals['_DELETEMODELRESPONSE_TARGETREMOVAL']._serialized_end=822
+  _globals['_DEPLOYMODELREQUEST']._serialized_start=824
+  _globals['_DEPLOYMODELREQUEST']._serialized_end=895
+  _globals['_IMPORTFILEREQUEST']._serialized_start=897
+  _globals['_IMPORTFILEREQUEST']._serialized_end=1007
+  _globals['_LISTTARGETSREQUEST']._serialized_start=1009
+  _globals['_LISTTARGETSREQUEST']._serialized_end=1029
+  _globals['_LISTTARGETSRESPONSE']._serialized_start=1031
+  _globals['_LISTTARGETSRESPONSE']._serialized_end=1094
+  _globals['_CATALOGSERVICE']._serialized_start=1097
+  _globals['_CATALOGSERVICE']._serialized_end=1694
 # @@protoc_insertion_point(module_scope)

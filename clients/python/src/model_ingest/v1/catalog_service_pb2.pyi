@@ -136,22 +136,26 @@ class VerifyModelResponse(_message.Message):
         TARGET_FIELD_NUMBER: _builtins.int
         PRESENT_FIELD_NUMBER: _builtins.int
         MESSAGE_FIELD_NUMBER: _builtins.int
+        UNKNOWN_FIELD_NUMBER: _builtins.int
         target: _builtins.str
         """The target's name."""
         present: _builtins.bool
         """It has the model."""
         message: _builtins.str
         """One sentence when it could not be asked or the answer is odd."""
+        unknown: _builtins.bool
+        """It could not be asked: whether it has the model is not known."""
         def __init__(
             self,
             *,
             target: _builtins.str = ...,
             present: _builtins.bool = ...,
             message: _builtins.str = ...,
+            unknown: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "present", b"present", "target", b"target"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "present", b"present", "target", b"target", "unknown", b"unknown"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,7 +85,8 @@ class CatalogServiceServicer:
 
     def ListModels(self, request, context):
         """Models with all their bytes stored, by name. A page may hold fewer than were asked for, so that
-        it fits into a message.
+        it fits into a message. The facts of single files and the texts of chat templates are left
+        out: GetModel has them.
 
         Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
         below zero, a name_prefix that no name can have).

@@ -40,7 +40,8 @@ class CatalogServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CatalogServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]
     """Models with all their bytes stored, by name. A page may hold fewer than were asked for, so that
-    it fits into a message.
+    it fits into a message. The facts of single files and the texts of chat templates are left
+    out: GetModel has them.
 
     Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
     below zero, a name_prefix that no name can have).
@@ -104,7 +105,8 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Models with all their bytes stored, by name. A page may hold fewer than were asked for, so that
-    it fits into a message.
+    it fits into a message. The facts of single files and the texts of chat templates are left
+    out: GetModel has them.
 
     Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
     below zero, a name_prefix that no name can have).
@@ -171,7 +173,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListModelsResponse, _abc.Awaitable[_catalog_service_pb2.ListModelsResponse]]:
         """Models with all their bytes stored, by name. A page may hold fewer than were asked for, so that
-        it fits into a message.
+        it fits into a message. The facts of single files and the texts of chat templates are left
+        out: GetModel has them.
 
         Errors: INVALID_ARGUMENT with ARGUMENT_INVALID (a page_token that is not ours, a page_size
         below zero, a name_prefix that no name can have).

@@ -47,7 +47,7 @@ class CreateIngestRequest(_message.Message):
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileSpec]:
         """The files, at most 1 024: one GGUF of role MODEL, or all shards of a split one, or a set of
-        safetensors (with config.json and a tokenizer; unless INGEST_ALLOW_SAFETENSORS is off);
+        safetensors (with config.json and a tokenizer; only where INGEST_ALLOW_SAFETENSORS is on);
         beside them perhaps a projector and an adapter. With `options.from` at most an adapter.
         """
 
