@@ -33,6 +33,7 @@ from typing import Any
 import google_crc32c
 import grpc
 from model_ingest.v1.ingest_service_pb2 import (
+    GetIngestRequest,
     UploadChunk,
     UploadFinish,
     UploadRequest,
@@ -136,6 +137,11 @@ async def client(address: str, uploads: int, size_bytes: int, seed: int) -> None
             await call.write(message)
         await call.done_writing()
         file = await call
+        while file.state in {File.STATE_VERIFYING, File.STATE_PUBLISHING}:
+            # `finish` does not wait for ever; many that end at once take longer.
+            await asyncio.sleep(0.1)
+            ingest = GetIngestRequest(name=file.name.partition("/files/")[0])
+            file = (await ingest_stub(channel).GetIngest(ingest)).files[0]
         if file.state != File.STATE_STORED:
             raise SystemExit(f"not stored: {file}")
         return time.perf_counter() - began

@@ -170,6 +170,8 @@ async def test_threads_are_woken_for_a_few_mebibytes_at_once(
     pipeline, partial = await made.pipeline()
     for number in range(1, 11):
         await pipeline.put(bytes(2**20))
+        for _ in range(10):
+            await asyncio.sleep(0)
         # Each batch is done before the next chunk comes, as if the client were slow.
         while (
             pipeline.written_bytes < number // 4 * 2**22 or pipeline.hasher.hashed_bytes < number // 4 * 2**22
