@@ -22,13 +22,16 @@ from typing import Any, ParamSpec, Protocol
 
 from ingest_service.ingests.budget import ByteBudget
 from ingest_service.ingests.limits import MEBIBYTE, Limits
-from ingest_service.storage import PartialFile
+from ingest_service.storage import Buffer, PartialFile
 from ingest_service.vocabulary.errors import StorageFailed
 
 _P = ParamSpec("_P")
 
 #: One file call takes at most this much, so that no upload occupies a thread for long.
 _BATCH_BYTES = 8 * MEBIBYTE
+#: So much is worth a thread's while at once; less waits for more, for a moment at most.
+_WORTHWHILE_BYTES = 4 * MEBIBYTE
+_GATHER_SECONDS = 0.005
 #: As many as one pwritev takes, a few times over.
 _BATCH_CHUNKS = 4096
 #: What a queued chunk costs beside its bytes: the object and its places in the queues.
@@ -41,7 +44,7 @@ class Hasher(Protocol):
     @property
     def hashed_bytes(self) -> int: ...
 
-    async def update(self, buffers: list[bytes]) -> None: ...
+    async def update(self, buffers: list[Buffer]) -> None: ...
 
     async def settle(self) -> None: ...
 
@@ -52,13 +55,31 @@ class _Lane:
     """One consumer of the chunks, with its own position."""
 
     def __init__(self, start_bytes: int) -> None:
-        self.queue: list[bytes] = []
+        self.queue: list[Buffer] = []
+        self.queued_bytes = 0
         #: Taken off the queue, not done yet.
-        self.in_work: list[bytes] = []
+        self.in_work: list[Buffer] = []
         self.done_bytes = start_bytes
         self.ready = asyncio.Event()
 
-    def take(self) -> list[bytes]:
+    def add(self, chunk: Buffer) -> bool:
+        """Queues it; True if the lane will take it as soon as it can, else it has to be hurried later."""
+        self.queue.append(chunk)
+        self.queued_bytes += len(chunk)
+        if self.queued_bytes >= _WORTHWHILE_BYTES:
+            self.ready.set()
+        return self.ready.is_set()
+
+    def hurry(self) -> None:
+        """What there is has to do."""
+        if self.queue:
+            self.ready.set()
+
+    def clear(self) -> None:
+        self.queue.clear()
+        self.queued_bytes = 0
+
+    def take(self) -> list[Buffer]:
         """The next batch."""
         size, count = 0, 0
         for chunk in self.queue:
@@ -66,6 +87,7 @@ class _Lane:
                 break
             size, count = size + len(chunk), count + 1
         self.in_work, self.queue = self.queue[:count], self.queue[count:]
+        self.queued_bytes -= size
         return self.in_work
 
 
@@ -98,6 +120,8 @@ class ChunkPipeline:
         self._written = asyncio.Event()
         self._checkpointing = asyncio.Lock()
         self._recording: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._nudge: asyncio.TimerHandle | None = None
         self._tasks = [
             asyncio.create_task(self._guard(self._consume, self._write_lane, self._write)),
             asyncio.create_task(self._guard(self._hash)),
@@ -114,27 +138,32 @@ class ChunkPipeline:
         """Up to here the partial holds what was received, durable or not."""
         return self._write_lane.done_bytes
 
-    async def put(self, chunk: bytes) -> None:
+    async def put(self, chunk: Buffer) -> None:
         """Takes a chunk in; waits while the window or the process's budget is full.
 
         Raises what a write, a sync or a checkpoint failed with, be it of an earlier chunk.
         """
-        await self._until(lambda: self._held_cost() + len(chunk) <= self._limits.window_bytes)
+        if self._held_cost() + len(chunk) > self._limits.window_bytes:
+            self._hurry()
+            await self._until(lambda: self._held_cost() + len(chunk) <= self._limits.window_bytes)
+        self._raise_failure()
         await self._take_budget(len(chunk))
         self.received_bytes += len(chunk)
         lanes = (self._write_lane,) if self._following else (self._write_lane, self._hash_lane)
         for lane in lanes:
-            lane.queue.append(chunk)
-            lane.ready.set()
+            if not lane.add(chunk):
+                self._hurry_soon()
 
     async def drain(self) -> str:
         """Waits until all that was taken in is written and hashed; answers the digest of it."""
+        self._hurry()
         await self._until(lambda: self._held_bytes() == 0)
         await self._until(lambda: self._hash_lane.done_bytes == self.received_bytes)
         return self._hasher.digest()
 
     async def suspend(self) -> None:
         """Writes all that was taken in and makes it durable. The hasher may stay behind."""
+        self._hurry()
         await self._until(lambda: self._write_lane.done_bytes == self.received_bytes)
         await self.checkpoint()
 
@@ -151,6 +180,8 @@ class ChunkPipeline:
 
     async def close(self) -> None:
         """Stops, after the last submitted write has returned; gives the budget back. Raises nothing."""
+        if self._nudge is not None:
+            self._nudge.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -161,8 +192,8 @@ class ChunkPipeline:
         await self._hasher.settle()
         self._budget.give_back(self.received_bytes - self._released_bytes)
         self._released_bytes = self.received_bytes
-        self._write_lane.queue.clear()
-        self._hash_lane.queue.clear()
+        self._write_lane.clear()
+        self._hash_lane.clear()
 
     async def _take_budget(self, size_bytes: int) -> None:
         # Not just `take`: when the store fails for all uploads at once, each holds bytes that another waits
@@ -211,16 +242,31 @@ class ChunkPipeline:
             self._failure = self._failure or error
             self._moved.set()
 
-    async def _consume(self, lane: _Lane, work: Callable[[list[bytes]], Awaitable[None]]) -> None:
+    async def _consume(self, lane: _Lane, work: Callable[[list[Buffer]], Awaitable[None]]) -> None:
         while True:
-            while not lane.queue:
-                lane.ready.clear()
-                await lane.ready.wait()
+            await lane.ready.wait()
+            lane.ready.clear()
             batch = lane.take()
             await work(batch)
             lane.in_work = []
             lane.done_bytes += sum(map(len, batch))
             self._release()
+            if lane.queued_bytes >= _WORTHWHILE_BYTES:
+                lane.ready.set()
+            elif lane.queue:
+                self._hurry_soon()
+
+    def _hurry_soon(self) -> None:
+        """Threads are woken for a few MiB at once: a wake-up for each chunk cost as much as its hash."""
+        if self._nudge is None:
+            self._nudge = self._loop.call_later(_GATHER_SECONDS, self._hurry)
+
+    def _hurry(self) -> None:
+        if self._nudge is not None:
+            self._nudge.cancel()
+            self._nudge = None
+        for lane in (self._write_lane, self._hash_lane):
+            lane.hurry()
 
     async def _hash(self) -> None:
         while self._following:
@@ -239,9 +285,9 @@ class ChunkPipeline:
     def _join(self) -> None:
         """The hasher has caught up: what is not written yet it takes from the queue, as the writer does."""
         self._following = False
-        self._hash_lane.queue = [*self._write_lane.in_work, *self._write_lane.queue]
-        if self._hash_lane.queue:
-            self._hash_lane.ready.set()
+        for chunk in (*self._write_lane.in_work, *self._write_lane.queue):
+            self._hash_lane.add(chunk)
+        self._hash_lane.hurry()
 
     def _release(self) -> None:
         finished = self._finished_bytes()
@@ -250,7 +296,7 @@ class ChunkPipeline:
         self._moved.set()
         self._written.set()
 
-    async def _write(self, batch: list[bytes]) -> None:
+    async def _write(self, batch: list[Buffer]) -> None:
         await self._partial.write(self._write_lane.done_bytes, batch)
 
     async def _checkpoints(self) -> None:

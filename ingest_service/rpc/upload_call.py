@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from model_ingest.v1.ingest_service_pb2 import UploadRequest, UploadStart
+from model_ingest.v1.ingest_service_pb2 import UploadStart
 
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.session import UploadSession
 from ingest_service.ingests.uploads import StoredAlready, Uploads
 from ingest_service.rpc.undecodable import UndecodableMessage
+from ingest_service.rpc.upload_message import Chunk, UploadMessage, chunk_of
 from ingest_service.vocabulary.errors import StreamProtocol, UploadStalled
 from ingest_service.vocabulary.records import File
 
@@ -24,7 +25,7 @@ _MINUTE_SECONDS = 60.0
 _SAME_BYTES_SECONDS = 600.0
 
 
-async def first_message(messages: AsyncIterator[UploadRequest], idle_seconds: float) -> UploadStart:
+async def first_message(messages: AsyncIterator[UploadMessage], idle_seconds: float) -> UploadStart:
     """The `start`. Raises StreamProtocol if something else comes, UploadStalled if nothing does."""
     try:
         async with asyncio.timeout(idle_seconds):
@@ -33,13 +34,13 @@ async def first_message(messages: AsyncIterator[UploadRequest], idle_seconds: fl
         raise UploadStalled from None
     if message is None:
         raise StreamProtocol("The stream ended before `start`.", field="message")
-    if message.WhichOneof("message") != "start":
+    if isinstance(message, Chunk) or message.WhichOneof("message") != "start":
         raise StreamProtocol("The first message of an upload is `start`.", field="message")
     return message.start
 
 
 async def receive_file(
-    messages: AsyncIterator[UploadRequest], uploads: Uploads, ingest_id: str, file_name: str, limits: Limits
+    messages: AsyncIterator[UploadMessage], uploads: Uploads, ingest_id: str, file_name: str, limits: Limits
 ) -> File:
     """Chunks and `finish` of one file; answers the file, resumable if `finish` never came.
 
@@ -88,7 +89,7 @@ class _Pace:
 
 
 async def _until_finish(
-    messages: AsyncIterator[UploadRequest], upload: UploadSession | StoredAlready, limits: Limits
+    messages: AsyncIterator[UploadMessage], upload: UploadSession | StoredAlready, limits: Limits
 ) -> str | None:
     """Feeds the session; answers the sha256 of `finish` ("" if none), or None if the stream just ended."""
     loop = asyncio.get_running_loop()
@@ -104,21 +105,25 @@ async def _until_finish(
             async for message in messages:
                 # While we work, the client is not the one who idles.
                 deadline.reschedule(None)
-                kind = message.WhichOneof("message")
-                if kind == "finish":
-                    return message.finish.sha256
-                if kind != "chunk":
-                    raise StreamProtocol(
-                        "After `start` come chunks and one `finish`, nothing else.", field="message"
-                    )
+                if isinstance(message, Chunk):
+                    chunk = message
+                else:
+                    kind = message.WhichOneof("message")
+                    if kind == "finish":
+                        return message.finish.sha256
+                    if kind != "chunk":
+                        raise StreamProtocol(
+                            "After `start` come chunks and one `finish`, nothing else.", field="message"
+                        )
+                    chunk = chunk_of(message)
                 if session is not None:
                     began = loop.time()
-                    taken = await _take(session, message)
+                    await session.chunk(*chunk)
                     # A store that is slow to take the bytes is not the client's fault.
                     pace.pause(loop.time() - began)
                     if session.interruption is not None:
                         raise session.interruption
-                    if pace.is_too_slow(taken, session.pipeline.received_bytes, loop.time()):
+                    if pace.is_too_slow(len(chunk.data), session.pipeline.received_bytes, loop.time()):
                         raise UploadStalled(
                             f"The stream brought fewer than {limits.min_bytes_per_minute} bytes in a minute."
                         )
@@ -134,11 +139,3 @@ def _expire(deadline: asyncio.Timeout) -> None:
     # RuntimeError: the idle limit fired in this very turn of the loop; the reader wakes up either way.
     with contextlib.suppress(RuntimeError):
         deadline.reschedule(asyncio.get_running_loop().time())
-
-
-async def _take(session: UploadSession, message: UploadRequest) -> int:
-    chunk = message.chunk
-    # `chunk.data` copies its bytes at each access (peers.md P8): read it once.
-    data = chunk.data
-    await session.chunk(chunk.offset, data, chunk.crc32c if chunk.HasField("crc32c") else None)
-    return len(data)

@@ -1,6 +1,7 @@
 """The blob store behind one narrow protocol (`base.py`); `local` keeps it in a directory."""
 
-from ingest_service.storage.base import BlobReader, BlobStore, PartialFile
+from ingest_service.storage.base import BlobReader, BlobStore, Buffer, PartialFile
+from ingest_service.storage.direct import DirectIo
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.hashing import Sha256
 from ingest_service.storage.import_folder import Claim, ImportFolder
@@ -15,7 +16,9 @@ __all__ = [
     "BlobScan",
     "BlobScanner",
     "BlobStore",
+    "Buffer",
     "Claim",
+    "DirectIo",
     "FileExecutor",
     "FileIdentity",
     "ImportFolder",
