@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from ingest_service.app import 
 from ingest_service.process import StartError
 from tests.support.service import RunningService, settings_for
 
