@@ -28,11 +28,6 @@ class Inspector:
         """What the file is, once all that is checked was read."""
         return self._reader.inspection
 
-    @property
-    def fed_bytes(self) -> int:
-        """It has seen the file up to here, or all that it needs."""
-        return self._reader.fed_bytes
-
     async def feed(self, data: bytes) -> None:
         """Takes the file's next bytes; those behind what is checked cost nothing."""
         if self._reader.wants_more:

@@ -50,9 +50,7 @@ class BlobQueries:
         The row is locked in share mode, so that whoever would delete it waits until the reference that the
         caller writes in this transaction is there (design.md section 4, "references are rows").
         """
-        query = select(blobs).where(blobs.c.sha256 == sha256, blobs.c.state == str(BlobState.LIVE))
-        row = (await self._statements.run(query.with_for_update(read=True))).mappings().one_or_none()
-        return None if row is None else blob_from_row(row)
+        return (await self.live_among([sha256])).get(sha256)
 
     async def live_among(self, digests: Collection[str]) -> dict[str, Blob]:
         """The same of many."""

@@ -101,7 +101,20 @@ def same_request(former: Ingest, fingerprint: str) -> Ingest:
     return former
 
 
-def fits(blob: Blob, file: NewFile) -> bool:
+async def stored_among(
+    tx: Transaction, files: Sequence[NewFile], digests: Collection[str]
+) -> dict[str, Blob]:
+    """Of the files with one of these digests those that need no bytes: their names, and their blobs, which
+    stay LIVE until this transaction has referred to them."""
+    live = await tx.blobs.live_among(digests)
+    return {
+        file.file_name: blob
+        for file in files
+        if (blob := live.get(file.sha256)) is not None and _fits(blob, file)
+    }
+
+
+def _fits(blob: Blob, file: NewFile) -> bool:
     """The stored bytes are what the file's name says they are: others are to be sent, and then refused."""
     return (
         blob.size_bytes == file.size_bytes

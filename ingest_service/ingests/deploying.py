@@ -11,7 +11,7 @@ from datetime import datetime
 
 from ingest_service.blobs import Vetting
 from ingest_service.database import Conflict, Database, Transaction
-from ingest_service.ingests.accepting import Accepting, fits, same_request
+from ingest_service.ingests.accepting import Accepting, same_request, stored_among
 from ingest_service.ingests.file_set import check_file_set
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.names import parse_model_name
@@ -117,12 +117,7 @@ class Deploying:
             newest = await tx.ingests.lock(model.newest.id)
             if newest is None or (await tx.models.ingest_ids(canonical))[:1] != [newest.id]:
                 return None
-            live = await tx.blobs.live_among({file.sha256 for file in new.files})
-            stored = {
-                file.file_name: blob
-                for file in new.files
-                if (blob := live.get(file.sha256)) is not None and fits(blob, file)
-            }
+            stored = await stored_among(tx, new.files, {file.sha256 for file in new.files})
             for file in new.files:
                 if file.file_name not in stored:
                     raise _corrupt(file)

@@ -9,7 +9,7 @@ from datetime import datetime
 from ingest_service.blobs import Vetting
 from ingest_service.database import Conflict, Database, Transaction
 from ingest_service.formats import format_for
-from ingest_service.ingests.accepting import Accepting, fits, same_request
+from ingest_service.ingests.accepting import Accepting, same_request, stored_among
 from ingest_service.ingests.admission import Admission
 from ingest_service.ingests.agreement import check_file
 from ingest_service.ingests.limits import Limits
@@ -83,12 +83,7 @@ class Ingests:
             raced = await tx.ingests.by_request_id(request.request_id) if request.request_id else None
             if raced is not None:
                 return same_request(raced, request.fingerprint())
-            live = await tx.blobs.live_among(usable_digests)
-            stored = {
-                file.file_name: blob
-                for file in request.files
-                if (blob := live.get(file.sha256)) is not None and fits(blob, file)
-            }
+            stored = await stored_among(tx, request.files, usable_digests)
             missing = sum(file.size_bytes for file in request.files if file.file_name not in stored)
             if missing and needs_room:
                 await self._admission.check(tx, missing, usable)
