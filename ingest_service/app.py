@@ -48,7 +48,7 @@ from ingest_service.process import StartError, cannot_listen
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
-from ingest_service.storage import FileExecutor, ImportFolder, LocalBlobStore, LocalScanner, Sha256
+from ingest_service.storage import DirectIo, FileExecutor, ImportFolder, LocalBlobStore, LocalScanner, Sha256
 from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.posix import make_directory
 from ingest_service.telemetry.loop_monitor import LoopMonitor
@@ -97,7 +97,9 @@ class Service:
         self.database = Database(settings.database_url)
         # When the disk stands still, all threads for files soon wait for it; who only asks must not.
         self.looker = FileExecutor(_LOOKER_THREADS)
-        self.store = LocalBlobStore(settings.data_dir, self.executor, looker=self.looker)
+        self.store = LocalBlobStore(
+            settings.data_dir, self.executor, looker=self.looker, direct_io=DirectIo(settings.direct_io)
+        )
         self.hub = Hub()
         self.database.on_event(self.hub.wake)
         target_names = [target.name for target in settings.targets]
@@ -316,6 +318,11 @@ class Service:
         try:
             await self.executor.run(_make_data_directory, self._settings.data_dir)
             await self.store.prepare()
+            if self._settings.direct_io == DirectIo.ON and not await self.store.takes_direct_writes():
+                raise StartError(
+                    "INGEST_DIRECT_IO is on, but the file system of INGEST_DATA_DIR"
+                    f" {self._settings.data_dir} takes no direct writes: set it to auto."
+                )
             # A full disk is no reason to stop yet: what the recovery removes may make room.
             with contextlib.suppress(StorageFull):
                 await self.store.probe()

@@ -229,6 +229,10 @@ SETTINGS: tuple[Setting, ...] = (
         "WATCH_SECONDS", "3600", _number(1, 7 * 86400),
         "a WatchIngest call that lasted this long is ended; clients watch on in a new one",
     ),
+    Setting(
+        "DIRECT_IO", "auto", _choice("auto", "on", "off"),
+        "write past the page cache: `auto` where the file system can",
+    ),
     Setting("FILE_THREADS", "8", _integer(2, 64), "threads for file and hash work"),
     Setting("DRAIN_SECONDS", "20", _number(0, 3600), "on SIGTERM, running uploads may go on for this long"),
     Setting("READINESS_SECONDS", "5", _number(0.1, 300), "how often directory and database are re-checked"),
@@ -278,6 +282,7 @@ class Settings:
     max_deployments: int
     max_watches: int
     watch_seconds: float
+    direct_io: str
     file_threads: int
     drain_seconds: float
     readiness_seconds: float

@@ -37,5 +37,5 @@ class Statements(Protocol):
     touched: set[str]
 
     async def run(
-        self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None
+        self, statement: Executable, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[Any]: ...

@@ -34,7 +34,7 @@ class Statements:
         self.touched: set[str] = set()
 
     async def run(
-        self, statement: Executable, rows: Sequence[Mapping[str, Any]] | None = None
+        self, statement: Executable, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     ) -> CursorResult[Any]:
         if asyncio.current_task() is not self._owner:
             raise RuntimeError("a transaction was used by a task that did not begin it")

@@ -19,6 +19,14 @@ class ByteBudget:
         """Bytes taken and not yet given back."""
         return self._capacity - self._left
 
+    def take_at_once(self, size_bytes: int) -> bool:
+        """Takes the bytes if they are there and nobody waits; False: `ask` for them."""
+        wanted = min(size_bytes, self._capacity)
+        if self._waiting or wanted > self._left:
+            return False
+        self._left -= wanted
+        return True
+
     def ask(self, size_bytes: int) -> asyncio.Future[None]:
         """The bytes are the caller's once this is done; more than the capacity counts as all of it.
 

@@ -2,7 +2,7 @@
 
     put -> window -+-> writer task -> partial.write -> checkpoint task -> partial.sync -> on_checkpoint
                    +-> hasher task -> sha256
-    (the file calls run in threads; only the bookkeeping runs on the loop)
+    (the file calls run in threads; only the copy into the window and the bookkeeping run on the loop)
 
 After a restart the hasher is behind what is written: it follows the file, nothing is queued for it and
 nothing waits for it but the finish; once it has caught up it takes its share of the chunks again (design.md
@@ -17,22 +17,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, ParamSpec, Protocol
 
 from ingest_service.ingests.budget import ByteBudget
 from ingest_service.ingests.limits import MEBIBYTE, Limits
-from ingest_service.storage import PartialFile
+from ingest_service.ingests.slabs import SlabPool, Window
+from ingest_service.storage import Buffer, PartialFile
 from ingest_service.vocabulary.errors import StorageFailed
 
 _P = ParamSpec("_P")
 
 #: One file call takes at most this much, so that no upload occupies a thread for long.
 _BATCH_BYTES = 8 * MEBIBYTE
-#: As many as one pwritev takes, a few times over.
-_BATCH_CHUNKS = 4096
-#: What a queued chunk costs beside its bytes: the object and its places in the queues.
-_CHUNK_COST_BYTES = 256
+#: A slab that is not full waits for more, for a moment at most: a thread's wake-up for each chunk cost as
+#: much as the chunk's hash.
+_GATHER_SECONDS = 0.02
 
 
 class Hasher(Protocol):
@@ -41,7 +41,7 @@ class Hasher(Protocol):
     @property
     def hashed_bytes(self) -> int: ...
 
-    async def update(self, buffers: list[bytes]) -> None: ...
+    async def update(self, buffers: Sequence[Buffer]) -> None: ...
 
     async def settle(self) -> None: ...
 
@@ -49,22 +49,26 @@ class Hasher(Protocol):
 
 
 class _Lane:
-    """One consumer of the chunks, with its own position."""
+    """One consumer of the segments, with its own position."""
 
     def __init__(self, start_bytes: int) -> None:
-        self.queue: list[bytes] = []
+        self.queue: list[memoryview] = []
         #: Taken off the queue, not done yet.
-        self.in_work: list[bytes] = []
+        self.in_work: list[memoryview] = []
         self.done_bytes = start_bytes
         self.ready = asyncio.Event()
 
-    def take(self) -> list[bytes]:
+    def add(self, segments: Iterable[memoryview]) -> None:
+        self.queue.extend(segments)
+        self.ready.set()
+
+    def take(self) -> list[memoryview]:
         """The next batch."""
         size, count = 0, 0
-        for chunk in self.queue:
-            if count >= _BATCH_CHUNKS or (count and size + len(chunk) > _BATCH_BYTES):
+        for segment in self.queue:
+            if count and size + len(segment) > _BATCH_BYTES:
                 break
-            size, count = size + len(chunk), count + 1
+            size, count = size + len(segment), count + 1
         self.in_work, self.queue = self.queue[:count], self.queue[count:]
         return self.in_work
 
@@ -83,11 +87,13 @@ class ChunkPipeline:
         limits: Limits,
         on_checkpoint: Callable[[int], Coroutine[Any, Any, None]],
         *,
+        slabs: SlabPool,
         start_bytes: int = 0,
     ) -> None:
         self._partial = partial
         self._hasher = hasher
         self._budget = budget
+        self._window = Window(slabs, start_bytes)
         self._limits = limits
         self._on_checkpoint = on_checkpoint
         self._write_lane, self._hash_lane = _Lane(start_bytes), _Lane(hasher.hashed_bytes)
@@ -98,6 +104,8 @@ class ChunkPipeline:
         self._written = asyncio.Event()
         self._checkpointing = asyncio.Lock()
         self._recording: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._nudge: asyncio.TimerHandle | None = None
         self._tasks = [
             asyncio.create_task(self._guard(self._consume, self._write_lane, self._write)),
             asyncio.create_task(self._guard(self._hash)),
@@ -114,27 +122,34 @@ class ChunkPipeline:
         """Up to here the partial holds what was received, durable or not."""
         return self._write_lane.done_bytes
 
-    async def put(self, chunk: bytes) -> None:
+    async def put(self, chunk: Buffer) -> None:
         """Takes a chunk in; waits while the window or the process's budget is full.
 
-        Raises what a write, a sync or a checkpoint failed with, be it of an earlier chunk.
+        Its bytes are the caller's again afterwards. Raises what a write, a sync or a checkpoint failed with,
+        be it of an earlier chunk.
         """
-        await self._until(lambda: self._held_cost() + len(chunk) <= self._limits.window_bytes)
+        if self._held_bytes() + len(chunk) > self._limits.window_bytes:
+            self._hurry()
+            await self._until(lambda: self._held_bytes() + len(chunk) <= self._limits.window_bytes)
+        self._raise_failure()
         await self._take_budget(len(chunk))
         self.received_bytes += len(chunk)
-        lanes = (self._write_lane,) if self._following else (self._write_lane, self._hash_lane)
-        for lane in lanes:
-            lane.queue.append(chunk)
-            lane.ready.set()
+        full = self._window.add(chunk)
+        if full:
+            self._hand_out(full)
+        if self._window.waiting_bytes:
+            self._hurry_soon()
 
     async def drain(self) -> str:
         """Waits until all that was taken in is written and hashed; answers the digest of it."""
+        self._hurry()
         await self._until(lambda: self._held_bytes() == 0)
         await self._until(lambda: self._hash_lane.done_bytes == self.received_bytes)
         return self._hasher.digest()
 
     async def suspend(self) -> None:
         """Writes all that was taken in and makes it durable. The hasher may stay behind."""
+        self._hurry()
         await self._until(lambda: self._write_lane.done_bytes == self.received_bytes)
         await self.checkpoint()
 
@@ -151,6 +166,8 @@ class ChunkPipeline:
 
     async def close(self) -> None:
         """Stops, after the last submitted write has returned; gives the budget back. Raises nothing."""
+        if self._nudge is not None:
+            self._nudge.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -161,15 +178,15 @@ class ChunkPipeline:
         await self._hasher.settle()
         self._budget.give_back(self.received_bytes - self._released_bytes)
         self._released_bytes = self.received_bytes
-        self._write_lane.queue.clear()
-        self._hash_lane.queue.clear()
+        self._window.clear()
 
     async def _take_budget(self, size_bytes: int) -> None:
         # Not just `take`: when the store fails for all uploads at once, each holds bytes that another waits
         # for, and only an upload that hears of its failure gives its own back.
+        if self._budget.take_at_once(size_bytes):
+            return
         turn = self._budget.ask(size_bytes)
-        if not turn.done():
-            turn.add_done_callback(lambda _: self._moved.set())
+        turn.add_done_callback(lambda _: self._moved.set())
         try:
             await self._until(turn.done)
         except BaseException:
@@ -178,11 +195,6 @@ class ChunkPipeline:
 
     def _held_bytes(self) -> int:
         return self.received_bytes - self._finished_bytes()
-
-    def _held_cost(self) -> int:
-        """Held bytes as they weigh in memory: a chunk of two bytes costs far more than two."""
-        lanes = (self._write_lane, self._hash_lane)
-        return self._held_bytes() + _CHUNK_COST_BYTES * max(len(x.queue) + len(x.in_work) for x in lanes)
 
     def _finished_bytes(self) -> int:
         """Up to here nobody needs the chunks any more."""
@@ -211,16 +223,44 @@ class ChunkPipeline:
             self._failure = self._failure or error
             self._moved.set()
 
-    async def _consume(self, lane: _Lane, work: Callable[[list[bytes]], Awaitable[None]]) -> None:
+    async def _consume(self, lane: _Lane, work: Callable[[Sequence[Buffer]], Awaitable[None]]) -> None:
         while True:
-            while not lane.queue:
-                lane.ready.clear()
-                await lane.ready.wait()
+            await lane.ready.wait()
+            lane.ready.clear()
             batch = lane.take()
-            await work(batch)
+            if batch:
+                await work(batch)
             lane.in_work = []
             lane.done_bytes += sum(map(len, batch))
             self._release()
+            if lane.queue:
+                lane.ready.set()
+
+    def _hand_out(self, segments: Sequence[memoryview]) -> None:
+        """To the lanes. What is still waiting counts as having come only now."""
+        if self._nudge is not None:
+            self._nudge.cancel()
+            self._nudge = None
+        self._write_lane.add(segments)
+        if not self._following:
+            self._hash_lane.add(segments)
+
+    def _hurry_soon(self) -> None:
+        if self._nudge is None:
+            self._nudge = self._loop.call_later(_GATHER_SECONDS, self._gathered)
+
+    def _gathered(self) -> None:
+        self._nudge = None
+        if self._write_lane.queue:
+            # The disk has enough to do: many small segments would only make it slower.
+            self._hurry_soon()
+        else:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        segment = self._window.flush()
+        if segment is not None:
+            self._hand_out([segment])
 
     async def _hash(self) -> None:
         while self._following:
@@ -239,18 +279,17 @@ class ChunkPipeline:
     def _join(self) -> None:
         """The hasher has caught up: what is not written yet it takes from the queue, as the writer does."""
         self._following = False
-        self._hash_lane.queue = [*self._write_lane.in_work, *self._write_lane.queue]
-        if self._hash_lane.queue:
-            self._hash_lane.ready.set()
+        self._hash_lane.add((*self._write_lane.in_work, *self._write_lane.queue))
 
     def _release(self) -> None:
         finished = self._finished_bytes()
+        self._window.release(finished)
         self._budget.give_back(finished - self._released_bytes)
         self._released_bytes = finished
         self._moved.set()
         self._written.set()
 
-    async def _write(self, batch: list[bytes]) -> None:
+    async def _write(self, batch: Sequence[Buffer]) -> None:
         await self._partial.write(self._write_lane.done_bytes, batch)
 
     async def _checkpoints(self) -> None:

@@ -8,10 +8,9 @@ import logging
 import time
 from collections.abc import Callable
 
-import google_crc32c
-
 from ingest_service.blobs import Inspector
 from ingest_service.ingests.agreement import check_file
+from ingest_service.ingests.checksum import crc32c_of
 from ingest_service.ingests.file_moves import FileMoves, failure_of
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.patience import Patience
@@ -91,7 +90,7 @@ class UploadSession:
             self._interruption = error
             self._on_interrupt()
 
-    async def chunk(self, offset: int, data: bytes, crc32c: int | None) -> None:
+    async def chunk(self, offset: int, data: bytes | memoryview, crc32c: int | None) -> None:
         """Takes a chunk by the offset rules of design.md section 2; waits while the window is full.
 
         Raises ChunkTooLarge, ChunkChecksumMismatch, OffsetGap, SizeMismatch, FormatInvalid, ArgumentInvalid,
@@ -107,7 +106,7 @@ class UploadSession:
             raise ArgumentInvalid("An offset is not negative.", field="chunk.offset")
         position = self.pipeline.received_bytes
         # On the loop on purpose: with the CPU's own instruction this costs less than parsing the chunk did.
-        if crc32c is not None and google_crc32c.value(data) != crc32c:
+        if crc32c is not None and crc32c_of(data) != crc32c:
             raise ChunkChecksumMismatch(metadata={"committed_size": str(position)})
         if offset > position:
             raise OffsetGap(metadata={"committed_size": str(position)})
@@ -244,11 +243,11 @@ class UploadSession:
             with contextlib.suppress(WriterBusy):
                 await self._store.remove_partial(self.file.id)
 
-    async def _inspect(self, data: bytes) -> Inspection | None:
+    async def _inspect(self, data: bytes | memoryview) -> Inspection | None:
         """Brings the next bytes through the format's reader, what was committed before them first."""
         if not self._is_accepted:
             await self._inspector.catch_up(self._source, self.pipeline.received_bytes)
-            await self._inspector.feed(data)
+            await self._inspector.feed(bytes(data))
             if inspection := self._inspector.inspection:
                 check_file(self.file, inspection.facts)
                 await self._moves.inspected(self.file, inspection)

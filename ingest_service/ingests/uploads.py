@@ -20,6 +20,7 @@ from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.patience import Patience
 from ingest_service.ingests.pipeline import ChunkPipeline, Hasher
 from ingest_service.ingests.session import UploadSession, check_finished
+from ingest_service.ingests.slabs import SlabPool
 from ingest_service.ingests.takeover import take_partial
 from ingest_service.ingests.warm import WarmHashers
 from ingest_service.storage import BlobStore
@@ -68,6 +69,7 @@ class Uploads:
         self._new_hasher = new_hasher
         self._new_inspector = new_inspector
         self._budget = ByteBudget(limits.total_window_bytes)
+        self._slabs = SlabPool(limits.window_bytes)
         self._patience = Patience()
         self._warm = WarmHashers()
         self._watching: asyncio.Task[None] | None = None
@@ -198,6 +200,7 @@ class Uploads:
             self._budget,
             self._limits,
             lambda committed_size: session.checkpointed(committed_size),  # noqa: PLW0108 (made below)
+            slabs=self._slabs,
             start_bytes=file.committed_size,
         )
         session = UploadSession(

@@ -27,6 +27,7 @@ from ingest_service.rpc.names import (
 from ingest_service.rpc.pages import page_that_fits
 from ingest_service.rpc.parse import ingest_states, new_ingest
 from ingest_service.rpc.upload_call import first_message, receive_file
+from ingest_service.rpc.upload_message import UploadMessage
 from ingest_service.vocabulary.errors import OptionUnsupported, StreamProtocol
 
 #: Initial metadata of an Upload that creates its ingest.
@@ -59,7 +60,7 @@ class IngestServicer(IngestServiceServicer):
         return ingest_message(await self._ingests.create(new_ingest(request)))
 
     async def Upload(
-        self, request_iterator: AsyncIterator[pb.UploadRequest], context: Any
+        self, request_iterator: AsyncIterator[UploadMessage], context: Any
     ) -> resources_pb2.File:
         messages = aiter(request_iterator)
         start = await first_message(messages, self._limits.idle_seconds)

@@ -16,7 +16,7 @@ from model_ingest.v1 import (
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.health_servicer import HealthService
 from ingest_service.rpc.ingest_servicer import IngestServicer
-from ingest_service.rpc.interceptors import ErrorInterceptor
+from ingest_service.rpc.interceptors import ErrorInterceptor, UploadMessages
 
 _MEBIBYTE = 1024 * 1024
 
@@ -59,7 +59,8 @@ class RpcServer:
     def __init__(
         self, ingests: IngestServicer, catalog: CatalogServicer, *, shares_port: bool = False
     ) -> None:
-        self._server = aio.server(interceptors=[ErrorInterceptor()], options=server_options(shares_port))
+        interceptors = [ErrorInterceptor(), UploadMessages()]
+        self._server = aio.server(interceptors=interceptors, options=server_options(shares_port))
         self._health = HealthService(SERVICE_NAMES)
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(ingests, self._server)
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, self._server)

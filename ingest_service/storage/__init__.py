@@ -1,6 +1,7 @@
 """The blob store behind one narrow protocol (`base.py`); `local` keeps it in a directory."""
 
-from ingest_service.storage.base import BlobReader, BlobStore, PartialFile
+from ingest_service.storage.base import BlobReader, BlobStore, Buffer, PartialFile
+from ingest_service.storage.direct import BLOCK_BYTES, DirectIo
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.hashing import Sha256
 from ingest_service.storage.import_folder import Claim, ImportFolder
@@ -11,11 +12,14 @@ from ingest_service.storage.scan import BlobScan, BlobScanner
 from ingest_service.storage.source_file import FileIdentity, SourceFile
 
 __all__ = [
+    "BLOCK_BYTES",
     "BlobReader",
     "BlobScan",
     "BlobScanner",
     "BlobStore",
+    "Buffer",
     "Claim",
+    "DirectIo",
     "FileExecutor",
     "FileIdentity",
     "ImportFolder",

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from ingest_service.storage import adopting, posix
 from ingest_service.storage.base import BlobReader, PartialFile
+from ingest_service.storage.direct import DirectIo, takes_direct_writes
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.local_blob import LocalBlobReader
 from ingest_service.storage.local_partial import LocalPartial
@@ -55,6 +56,7 @@ class LocalBlobStore:
         *,
         settle_seconds: float = SETTLE_SECONDS,
         looker: FileExecutor | None = None,
+        direct_io: DirectIo = DirectIo.AUTO,
     ) -> None:
         """`looker` has threads of its own for what CreateIngest asks, which must not queue behind writes."""
         self._blobs = data_directory / "blobs"
@@ -63,6 +65,7 @@ class LocalBlobStore:
         self._executor = executor
         self._looker = looker or executor
         self._settle_seconds = settle_seconds
+        self._direct_io = direct_io
 
     async def prepare(self) -> None:
         """Makes the directories. `blobs/` is open to readers: another container may read it."""
@@ -77,7 +80,7 @@ class LocalBlobStore:
         path = self._partial_path(partial_id)
         descriptor = await self._open(self._create_locked, path)
         assert descriptor is not None
-        return LocalPartial(partial_id, path, descriptor, self._executor)
+        return self._partial(partial_id, path, descriptor)
 
     async def adopts(self, source: SourceFile) -> bool:
         def look() -> bool:
@@ -104,14 +107,14 @@ class LocalBlobStore:
             return adopting.share(source, path, self._settle_seconds)
 
         descriptor = await self._open(adopt)
-        return None if descriptor is None else LocalPartial(partial_id, path, descriptor, self._executor)
+        return None if descriptor is None else self._partial(partial_id, path, descriptor)
 
     async def open_partial(self, partial_id: str) -> PartialFile | None:
         path = self._partial_path(partial_id)
         descriptor = await self._open(self._open_locked, path)
         if descriptor is None:
             return None
-        return LocalPartial(partial_id, path, descriptor, self._executor)
+        return self._partial(partial_id, path, descriptor)
 
     @contextlib.asynccontextmanager
     async def read_partial(self, partial_id: str) -> AsyncIterator[BlobReader]:
@@ -251,6 +254,13 @@ class LocalBlobStore:
 
     async def free_bytes(self) -> int:
         return await self._run(lambda: shutil.disk_usage(self._blobs).free, executor=self._looker)
+
+    async def takes_direct_writes(self) -> bool:
+        """Whether partials can be written past the page cache here."""
+        return await self._run(takes_direct_writes, self._uploads)
+
+    def _partial(self, partial_id: str, path: Path, descriptor: int) -> LocalPartial:
+        return LocalPartial(partial_id, path, descriptor, self._executor, self._direct_io)
 
     def _partial_path(self, partial_id: str) -> Path:
         if not _PARTIAL_ID.fullmatch(partial_id):

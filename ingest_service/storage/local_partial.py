@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from ingest_service.storage import posix
 from ingest_service.storage.adopting import replace_by_empty
 from ingest_service.storage.base import Buffer
+from ingest_service.storage.direct import DirectIo
 from ingest_service.storage.executor import FileExecutor
+from ingest_service.storage.writer import Writer
 from ingest_service.vocabulary.errors import StorageFailed
 
 _T = TypeVar("_T")
@@ -23,11 +25,20 @@ _log = logging.getLogger(__name__)
 class LocalPartial:
     """An open, locked `.part`. Its lock ends with its descriptor, so a killed process leaves none behind."""
 
-    def __init__(self, partial_id: str, path: Path, descriptor: int, executor: FileExecutor) -> None:
+    def __init__(
+        self,
+        partial_id: str,
+        path: Path,
+        descriptor: int,
+        executor: FileExecutor,
+        direct_io: DirectIo = DirectIo.AUTO,
+    ) -> None:
         self._partial_id = partial_id
         self._path = path
         self._descriptor: int | None = descriptor
         self._executor = executor
+        self._direct_io = direct_io
+        self._writer: Writer | None = None
         # Whoever made it may have gone, or died, before its first sync.
         self._parent_synced = False
         self._poisoned = False
@@ -38,10 +49,16 @@ class LocalPartial:
         return self._partial_id
 
     async def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
-        await self._run(lambda descriptor: posix.write_all(descriptor, offset, buffers))
+        await self._run(lambda descriptor: self._write(descriptor, offset, buffers))
+
+    def _write(self, descriptor: int, offset: int, buffers: Sequence[Buffer]) -> None:
+        if self._writer is None:
+            # Not before it is needed: many partials are opened only to be removed, or read.
+            self._writer = Writer(descriptor, self._path, self._direct_io)
+        self._writer.write(offset, buffers)
 
     async def read(self, offset: int, size_bytes: int) -> bytes:
-        return await self._run(lambda descriptor: os.pread(descriptor, size_bytes, offset))
+        return await self._run(lambda descriptor: _read(descriptor, offset, size_bytes))
 
     async def truncate(self, size_bytes: int) -> None:
         await self._run(lambda descriptor: self._cut(descriptor, size_bytes))
@@ -55,6 +72,7 @@ class LocalPartial:
             # An imported file that has kept its own name: its bytes are committed all at once or not at all,
             # so these never were, and they are not ours to cut.
             replace_by_empty(descriptor, self._path)
+            self._writer = None
 
     async def sync(self) -> None:
         parent_synced = self._parent_synced
@@ -62,7 +80,11 @@ class LocalPartial:
         self._parent_synced = True
 
     def _sync(self, descriptor: int, parent_synced: bool) -> None:
+        writer = self._writer
+        covered = 0 if writer is None else writer.end
         os.fdatasync(descriptor)
+        if writer is not None:
+            writer.synced(covered)
         if not parent_synced:
             # Without this the bytes are on the disk and their name is not (security.md section 6).
             posix.sync_directory(self._path.parent)
@@ -83,7 +105,13 @@ class LocalPartial:
             await asyncio.wait(set(self._running))
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            await self._executor.run(os.close, descriptor)
+            await self._executor.run(self._let_go, descriptor)
+
+    def _let_go(self, descriptor: int) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        # Last: the lock ends with it.
+        os.close(descriptor)
 
     async def _run(self, call: Callable[[int], _T]) -> _T:
         if self._descriptor is None:
@@ -115,3 +143,10 @@ class LocalPartial:
         self._running.discard(future)
         if not future.cancelled():
             future.exception()  # a caller that was cancelled will not ask for it
+
+
+def _read(descriptor: int, offset: int, size_bytes: int) -> bytes:
+    data = os.pread(descriptor, size_bytes, offset)
+    # The hasher of a restarted process reads all that was committed, once.
+    posix.forget_cached(descriptor, offset, len(data))
+    return data

@@ -59,7 +59,7 @@ def looks_at_no_crc() -> None:
     """A chunk's crc32c is not compared."""
     real = UploadSession.chunk
 
-    async def chunk(self: UploadSession, offset: int, data: bytes, crc32c: int | None) -> None:
+    async def chunk(self: UploadSession, offset: int, data: bytes | memoryview, crc32c: int | None) -> None:
         await real(self, offset, data, None)
 
     UploadSession.chunk = chunk  # type: ignore[method-assign]

@@ -25,7 +25,8 @@ from tests.support.files import MEBIBYTE, gguf
 from tests.support.service import environment
 from tests.support.stubs import catalog_stub
 
-DATA = gguf(3 * MEBIBYTE + 123)
+#: More than two windows of 4 MiB, so that what is copied is committed in several steps.
+DATA = gguf(9 * MEBIBYTE + 123)
 STORED = resources_pb2.Ingest.STATE_STORED
 #: A second name of the file, which needs no copy; each kind of database gets every other one.
 SHARED = (
@@ -55,7 +56,12 @@ POINTS = [
 
 def killed_at(point: str, tmp_path: Path, url: str, **settings: str) -> Child:
     variables = environment(
-        tmp_path / "data", url, checkpoint_bytes=MEBIBYTE, checkpoint_seconds=0.05, **settings
+        tmp_path / "data",
+        url,
+        window_bytes=4 * MEBIBYTE,
+        checkpoint_bytes=MEBIBYTE,
+        checkpoint_seconds=0.05,
+        **settings,
     )
     variables |= {"FAULT_POINT": point, "FAULT_FROM": "boot"}
     return Child(variables, tmp_path / "log", "-m", "tests.faults.killable_server")

@@ -227,7 +227,7 @@ class HookedHasher:
     def hashed_bytes(self) -> int:
         return self._hasher.hashed_bytes
 
-    async def update(self, buffers: list[bytes]) -> None:
+    async def update(self, buffers: Sequence[Buffer]) -> None:
         await self._hooks.run("hash")
         await self._hasher.update(buffers)
 

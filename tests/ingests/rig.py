@@ -8,6 +8,7 @@ from pathlib import Path
 from ingest_service.ingests.budget import ByteBudget
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.pipeline import ChunkPipeline
+from ingest_service.ingests.slabs import SlabPool
 from ingest_service.storage import FileExecutor, LocalBlobStore, PartialFile, Sha256
 from tests.ingests.parts import HookedHasher, HookedPartial, Hooks, new_id
 
@@ -20,6 +21,7 @@ class Rig:
     store: LocalBlobStore
     budget: ByteBudget
     limits: Limits
+    slabs: SlabPool
     hooks: Hooks = field(default_factory=Hooks)
     committed: list[int] = field(default_factory=list)
 
@@ -34,11 +36,14 @@ class Rig:
             self.committed.append(size_bytes)
 
         hasher = HookedHasher(Sha256(self.executor), self.hooks)
-        return ChunkPipeline(hooked, hasher, self.budget, self.limits, on_checkpoint), hooked
+        return ChunkPipeline(
+            hooked, hasher, self.budget, self.limits, on_checkpoint, slabs=self.slabs
+        ), hooked
 
 
 async def new_rig(directory: Path, executor: FileExecutor, budget_bytes: int = 2**30, **limits: float) -> Rig:
     store = LocalBlobStore(directory, executor)
     await store.prepare()
     values = {"checkpoint_bytes": 2**40, "checkpoint_seconds": 3600.0} | limits
-    return Rig(executor, store, ByteBudget(budget_bytes), Limits(**values))  # type: ignore[arg-type]
+    made = Limits(**values)  # type: ignore[arg-type]
+    return Rig(executor, store, ByteBudget(budget_bytes), made, SlabPool(made.window_bytes))

@@ -7,9 +7,11 @@ import random
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest_service.ingests import pipeline as pipeline_module
 from ingest_service.storage import FileExecutor
 from tests.ingests.parts import Gate
 from tests.ingests.rig import new_rig
@@ -60,8 +62,7 @@ def test_any_chunking_gives_the_same_file(size: int, sizes: list[int], window: i
 async def test_put_waits_once_the_window_is_full_and_goes_on_when_there_is_room(
     tmp_path: Path, executor: FileExecutor
 ) -> None:
-    # A chunk in the queue costs 256 bytes beside its own 100: the fourth does not fit.
-    made = await new_rig(tmp_path, executor, window_bytes=3 * 356 + 99)
+    made = await new_rig(tmp_path, executor, window_bytes=399)
     gate = made.hooks.before["write"] = Gate()
     pipeline, _ = await made.pipeline()
 
@@ -143,4 +144,41 @@ async def test_one_file_call_takes_no_more_than_a_batch(tmp_path: Path, executor
     assert max(sizes) <= 8 * 2**20
     # One by one would be 20 calls: chunks that wait are written together.
     assert len(sizes) <= 5
+    await pipeline.close()
+
+
+@pytest.mark.parametrize("count", [1, 5000])
+async def test_little_is_written_and_hashed_although_no_more_comes(
+    tmp_path: Path, executor: FileExecutor, count: int
+) -> None:
+    made = await new_rig(tmp_path, executor)
+    pipeline, partial = await made.pipeline()
+    for _ in range(count):
+        await pipeline.put(b"x")
+    # 5000 are more than one file call takes: what it leaves behind is not forgotten either.
+    while partial.written_bytes < count or pipeline.hasher.hashed_bytes < count:
+        await asyncio.sleep(0.001)
+    await pipeline.close()
+
+
+async def test_threads_are_woken_for_a_few_mebibytes_at_once(
+    tmp_path: Path, executor: FileExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "_GATHER_SECONDS", 3600.0)
+    made = await new_rig(tmp_path, executor, window_bytes=2**26)
+    pipeline, partial = await made.pipeline()
+    for number in range(1, 11):
+        await pipeline.put(bytes(2**20))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        # Each batch is done before the next chunk comes, as if the client were slow.
+        while (
+            pipeline.written_bytes < number // 4 * 2**22 or pipeline.hasher.hashed_bytes < number // 4 * 2**22
+        ):
+            await asyncio.sleep(0.001)
+    assert made.hooks.calls["write"] == made.hooks.calls["hash"] == 2
+    assert partial.written_bytes == 2 * 2**22
+    # The end waits for nothing.
+    assert await pipeline.drain() == digest(bytes(10 * 2**20))
+    assert made.hooks.calls["write"] == 3
     await pipeline.close()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from ingest_service.ingests import warm
 from ingest_service.ingests.warm import WarmHashers
+from ingest_service.storage import Buffer
 
 
 class Seen:
@@ -14,7 +17,7 @@ class Seen:
     def __init__(self, hashed_bytes: int) -> None:
         self.hashed_bytes = hashed_bytes
 
-    async def update(self, buffers: list[bytes]) -> None: ...
+    async def update(self, buffers: Sequence[Buffer]) -> None: ...
 
     async def settle(self) -> None: ...
 

@@ -56,7 +56,7 @@ async def test_a_stream_that_brings_too_little_in_a_minute_is_ended_and_can_go_o
     start_service: StartService, emulator: OllamaEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Signs of life do not count: it is never idle, and it does not get anywhere either."""
-    monkeypatch.setattr("ingest_service.rpc.upload_call._MINUTE_SECONDS", 0.5)
+    monkeypatch.setattr("ingest_service.rpc.upload_pace._MINUTE_SECONDS", 0.5)
     running = await start_service(f"default={emulator.url}", upload_min_bytes_per_minute=MEBIBYTE + 1)
     scene = Scene(running, emulator)
     file = await scene.new_file(DATA)
@@ -81,7 +81,7 @@ async def test_a_stream_that_brings_enough_in_every_minute_is_not_ended(
     start_service: StartService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several minutes go by, each with one byte more than it takes."""
-    monkeypatch.setattr("ingest_service.rpc.upload_call._MINUTE_SECONDS", 0.3)
+    monkeypatch.setattr("ingest_service.rpc.upload_pace._MINUTE_SECONDS", 0.3)
     running = await start_service(upload_min_bytes_per_minute=1)
     ingest = await running.ingests.CreateIngest(create_request(DATA))
     async with running.channel() as channel:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,8 @@ from model_ingest.v1 import resources_pb2
 from model_ingest.v1.catalog_service_pb2 import ListModelsRequest
 from model_ingest.v1.ingest_service_pb2 import GetCapabilitiesRequest, GetIngestRequest, ListIngestsRequest
 
-from ingest_service.storage import posix
+from ingest_service.ingests.slabs import SMALL_BYTES
+from ingest_service.storage.writer import Writer
 from tests.conftest import StartService
 from tests.rpc.scenes import until
 from tests.rpc.uploading import chunk, finish, start, upload, upload_call
@@ -39,18 +39,15 @@ class Disk:
         self._turns = threading.Semaphore(0)
         self._opened = threading.Event()
         self.waiting = 0
-        real = posix.write_all
+        real = Writer.write
 
-        def write_all(descriptor: int, offset: int, buffers: Sequence[Any]) -> None:
-            if Path(f"/proc/self/fd/{descriptor}").readlink().suffix != ".part":
-                # The readiness probe is not what this is about.
-                return real(descriptor, offset, buffers)
+        def write(writer: Writer, offset: int, buffers: Sequence[Any]) -> None:
             self.waiting += 1
             assert self._opened.is_set() or self._turns.acquire(timeout=_GIVE_UP_SECONDS)
             self.waiting -= 1
-            return real(descriptor, offset, buffers)
+            real(writer, offset, buffers)
 
-        monkeypatch.setattr(posix, "write_all", write_all)
+        monkeypatch.setattr(Writer, "write", write)
 
     def grant(self) -> None:
         self._turns.release()
@@ -173,24 +170,25 @@ async def test_a_slow_disk_holds_its_client_back_and_nobody_else(service: Runnin
         assert (await task).sha256 == digest(data)
 
 
-async def test_chunks_of_one_byte_weigh_what_they_cost(
+async def test_chunks_of_one_byte_weigh_what_they_hold(
     service: RunningService, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A window full of single bytes would be a hundred times as large in memory."""
-    uploads, window_bytes = service.service.uploads, 256 * 1024
+    """As an object of its own each would be a hundred times as large in memory."""
+    uploads, window_bytes = service.service.uploads, 2000
     monkeypatch.setattr(uploads, "_limits", replace(uploads._limits, window_bytes=window_bytes))
     data = gguf(4000)
     name = await new_file(service, data, "crumbs")
     async with uploading(service, [(name, data)], chunk_bytes=1) as (task,):
         await until(lambda: disk.waiting == 1)
         (session,) = service.service.uploads._sessions.values()
-        before = -1
-        while session.pipeline.received_bytes > before:
-            # As long as it takes more, and some turns of the loop beyond.
-            before = session.pipeline.received_bytes
-            for _ in range(5):
-                await others_answer(service, name)
-        assert 500 < before <= window_bytes // 256
+        await until(lambda: session.pipeline.received_bytes == window_bytes)
+        for _ in range(5):
+            await others_answer(service, name)
+        assert session.pipeline.received_bytes == window_bytes
+        (slab,) = session.pipeline._window._slabs
+        assert slab.size_bytes == SMALL_BYTES
+        lane = session.pipeline._write_lane
+        assert len(lane.queue) + len(lane.in_work) <= 3
         assert not task.done()
         disk.open()
         assert (await task).sha256 == digest(data)

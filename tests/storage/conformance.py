@@ -61,6 +61,27 @@ async def reopened(store: BlobStore, partial_id: str) -> PartialFile:
 class BlobStoreConformance:
     """The suite."""
 
+    async def test_large_writes_of_any_size_go_on_where_a_cut_left_off(self, store: BlobStore) -> None:
+        data = random.Random(3).randbytes(3_000_017)
+        partial = await store.create_partial(ID)
+        await partial.write(0, [data[:700_001], memoryview(data)[700_001:1_500_000], b"x" * 600_000])
+        await partial.sync()
+        # Somewhere within a block, and before what the last sync has covered.
+        await partial.truncate(1_000_003)
+        await partial.close()
+        opened_again = await store.open_partial(ID)
+        assert opened_again is not None
+        assert await opened_again.size_bytes() == 1_000_003
+        await opened_again.write(1_000_003, [memoryview(data)[1_000_003:2_000_000]])
+        await opened_again.write(2_000_000, [data[2_000_000:2_000_001], data[2_000_001:]])
+        assert await opened_again.read(999_000, 1_100_000) == data[999_000:2_099_000]
+        await opened_again.sync()
+        await store.publish(ID, digest(data))
+        await opened_again.close()
+        async with store.open_blob(digest(data)) as blob:
+            assert blob.size_bytes == len(data)
+            assert await blob.read(0, len(data)) == data
+
     async def test_a_partial_keeps_its_bytes_when_it_is_closed_and_opened_again(
         self, store: BlobStore
     ) -> None:

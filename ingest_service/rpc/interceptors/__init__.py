@@ -1,5 +1,6 @@
 """Wrappers around every handler."""
 
 from ingest_service.rpc.interceptors.errors import ErrorInterceptor
+from ingest_service.rpc.interceptors.uploads import UploadMessages
 
-__all__ = ["ErrorInterceptor"]
+__all__ = ["ErrorInterceptor", "UploadMessages"]
