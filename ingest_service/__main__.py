@@ -10,7 +10,7 @@ from dataclasses import replace
 from ingest_service.config import PREFIX, SETTINGS, SettingError, Settings, load_settings
 from ingest_service.process import StartError, allow_many_descriptors, cannot_listen, tune_allocator
 from ingest_service.telemetry.logs import configure_logs
-from ingest_service.workers import Supervisor, WorkerSide, reserve
+from ingest_service.workers import Supervisor, WorkerSide, beside, reserve
 
 # `ingest_service.app` is imported where it is used: the parent of workers must not import grpc.
 
@@ -87,7 +87,10 @@ def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     tune_allocator()
     if arguments.listen:
         settings = replace(settings, listen=arguments.listen)
-    worker = WorkerSide() if arguments.worker is not None else None
+    worker = None
+    if arguments.worker is not None:
+        worker = WorkerSide()
+        settings = replace(settings, metrics_listen=beside(settings.metrics_listen, arguments.worker))
     asyncio.run(serve(settings, worker, is_prepared=arguments.prepared))
     return 0
 

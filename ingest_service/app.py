@@ -52,6 +52,8 @@ from ingest_service.storage import DirectIo, FileExecutor, ImportFolder, LocalBl
 from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.posix import make_directory
 from ingest_service.telemetry.loop_monitor import LoopMonitor
+from ingest_service.telemetry.metrics import ServiceCollector, registry_of
+from ingest_service.telemetry.metrics_server import MetricsServer
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
 from ingest_service.workers import WorkerSide
 
@@ -201,6 +203,7 @@ class Service:
             owner=new_id(),
             clock=now,
         )
+        version = distribution_version("model-ingest-service")
         self.rpc = RpcServer(
             IngestServicer(
                 self.ingests,
@@ -208,7 +211,7 @@ class Service:
                 self.watches,
                 self.limits,
                 target_names,
-                version=distribution_version("model-ingest-service"),
+                version=version,
                 clock=now,
             ),
             CatalogServicer(
@@ -225,6 +228,18 @@ class Service:
             self.database, self.store, self.rpc.set_serving, period_seconds=settings.readiness_seconds
         )
         self.port = 0
+        self.metrics = MetricsServer(
+            registry_of(
+                ServiceCollector(
+                    loop_lag=lambda: self.loop_monitor.lag,
+                    uploads_active=lambda: self.uploads.active,
+                    window_held_bytes=lambda: self.uploads.held_bytes,
+                    version=version,
+                )
+            )
+        )
+        #: 0 if there are none.
+        self.metrics_port = 0
 
     async def start(self, *, is_prepared: bool = False) -> None:
         """Everything a boot checks and puts right, then SERVING. Raises StartError; `stop` cleans up.
@@ -238,6 +253,8 @@ class Service:
         await self._log_contents(store_id)
         # Not before: what blocks while it boots, migrations above all, keeps nobody waiting.
         self.loop_monitor.start()
+        if self._settings.metrics_listen:
+            await self._start_metrics(self._settings.metrics_listen)
         try:
             self.port = await self.rpc.start(self._settings.listen)
         except OSError as error:
@@ -277,6 +294,7 @@ class Service:
         await self.sweeper.stop()
         await self.hints.stop()
         await self.close_store()
+        await asyncio.to_thread(self.metrics.stop)
         self.loop_monitor.stop()
         _log.info("stopped")
 
@@ -295,6 +313,13 @@ class Service:
         self.scanner.close()
         self.executor.close()
         self.looker.close()
+
+    async def _start_metrics(self, listen: str) -> None:
+        try:
+            self.metrics_port = await asyncio.to_thread(self.metrics.start, listen)
+        except OSError as error:
+            raise cannot_listen(listen, "INGEST_METRICS_LISTEN") from error
+        _log.info("metrics", extra={"listen": listen, "port": self.metrics_port})
 
     def _hinted(self, ingest_id: str | None) -> None:
         """Another process may have changed this ingest (None: any)."""

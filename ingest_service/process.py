@@ -18,10 +18,10 @@ class StartError(Exception):
     """The service cannot start; the message is one line that names the setting and the remedy."""
 
 
-def cannot_listen(listen: str) -> StartError:
+def cannot_listen(listen: str, setting: str = "INGEST_LISTEN") -> StartError:
     """The address cannot be had."""
     return StartError(
-        f"INGEST_LISTEN={listen} cannot be listened on: is the port taken, the address"
+        f"{setting}={listen} cannot be listened on: is the port taken, the address"
         " not this machine's? Choose another."
     )
 

@@ -92,6 +92,10 @@ def _listen(text: str) -> str:
     return text
 
 
+def _optional_listen(text: str) -> str:
+    return _listen(text) if text else ""
+
+
 def _directory(text: str) -> Path:
     # A line break would tear a log line; a question mark ends the path in the default database's URL.
     if not text or not text.isprintable() or "?" in text:
@@ -240,6 +244,11 @@ SETTINGS: tuple[Setting, ...] = (
         "STALL_SECONDS", "0.1", _number(0.01, 60),
         "an event loop that is stuck for longer is logged, with the stack of what holds it",
     ),
+    Setting(
+        "METRICS_LISTEN", "", _optional_listen,
+        "HOST:PORT of `GET /metrics` for Prometheus, without authentication; empty: none; worker K of"
+        " `serve --workers` listens on PORT + K",
+    ),
     Setting("LOG_LEVEL", "INFO", _choice("DEBUG", "INFO", "WARNING", "ERROR"), "least level that is logged"),
     Setting("LOG_FORMAT", "text", _choice("text", "json"), "`text` (logfmt) or `json`, on stderr"),
 )  # fmt: skip
@@ -287,6 +296,7 @@ class Settings:
     drain_seconds: float
     readiness_seconds: float
     stall_seconds: float
+    metrics_listen: str
     log_level: str
     log_format: str
 

@@ -1,1 +1,1 @@
-"""Logs, and later metrics, traces and the event-loop monitor. Nothing here is needed for correctness."""
+"""Logs, metrics and the event-loop monitor. Nothing here is needed for correctness."""

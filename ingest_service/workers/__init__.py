@@ -5,7 +5,7 @@ below knows of it. The parent imports no gRPC and opens no database: it only sta
 """
 
 from ingest_service.workers.child import WorkerSide
-from ingest_service.workers.port import ReservedPort, reserve
+from ingest_service.workers.port import ReservedPort, beside, reserve
 from ingest_service.workers.supervisor import Supervisor
 
-__all__ = ["ReservedPort", "Supervisor", "WorkerSide", "reserve"]
+__all__ = ["ReservedPort", "Supervisor", "WorkerSide", "beside", "reserve"]

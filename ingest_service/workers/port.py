@@ -15,6 +15,12 @@ class ReservedPort:
     holder: socket.socket
 
 
+def beside(listen: str, number: int) -> str:
+    """What a worker has to itself: for HOST:PORT, HOST and PORT + `number`. No address and port 0 stay."""
+    host, _, port = listen.rpartition(":")
+    return f"{host}:{int(port) + number}" if listen and int(port) else listen
+
+
 def reserve(listen: str) -> ReservedPort:
     """Binds HOST:PORT; port 0 becomes a free one. Raises OSError if somebody has it, even another parent."""
     host, _, wanted = listen.rpartition(":")

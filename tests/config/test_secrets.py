@@ -52,7 +52,7 @@ def test_of_a_setting_that_is_refused(name: str, text: str, password: str) -> No
 
 def test_what_is_public_has_every_setting_and_only_text() -> None:
     public = load_settings({}).public()
-    assert len(public) == 40
+    assert len(public) == 41
     assert all(isinstance(value, str) for value in public.values())
     assert public["listen"] == "127.0.0.1:50051"
     assert public["targets"] == "default=http://127.0.0.1:11434"

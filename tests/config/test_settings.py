@@ -132,6 +132,11 @@ TABLE: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "DRAIN_SECONDS": (20.0, {"0": 0.0, "3600": 3600.0}, ["-0.1", "3601"]),
     "READINESS_SECONDS": (5.0, {"0.1": 0.1, "300": 300.0}, ["0", "301"]),
     "STALL_SECONDS": (0.1, {"0.01": 0.01, "60": 60.0}, ["0", "61", "nan"]),
+    "METRICS_LISTEN": (
+        "",
+        {one: one for one in ("", "127.0.0.1:9464", "0.0.0.0:0", "[::1]:65535", "host.example:9464")},
+        ["x", ":1", "9464", "h:", "h:65536", "h:-1", "h:\u0661", "::1:9464", " ", "h:1\n", "http://h:1"],
+    ),
     "LOG_LEVEL": ("INFO", {"DEBUG": "DEBUG", "ERROR": "ERROR"}, ["", "info", "TRACE"]),
     "LOG_FORMAT": ("text", {"json": "json"}, ["", "xml"]),
 }
