@@ -90,6 +90,19 @@ def test_a_port_that_is_taken(tmp_path: Path, sqlite_url: str) -> None:
         assert_refused(run("serve", variables), "INGEST_LISTEN", "cannot be listened on")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "192.0.2.1:{port}"], ids=["taken", "not ours"])
+def test_metrics_that_cannot_be_listened_for(tmp_path: Path, sqlite_url: str, address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = address.format(port=taken.getsockname()[1])
+        variables = environment(tmp_path / "data", sqlite_url, metrics_listen=listen)
+        assert_refused(
+            run("serve", variables),
+            f"INGEST_METRICS_LISTEN={listen}",
+            "cannot be listened on",
+            "Choose another",
+        )
+
+
 async def test_a_data_directory_that_is_not_the_databases_own(tmp_path: Path, sqlite_url: str) -> None:
     async with ServiceProcess(environment(tmp_path / "data", sqlite_url), tmp_path / "log"):
         pass

@@ -7,18 +7,24 @@ one, events do not reach watchers at another one, a drain cuts an upload, or wor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
+import pytest
 from model_ingest.v1 import resources_pb2
 from model_ingest.v1.ingest_service_pb2 import WatchIngestRequest
 
+from ingest_service.workers import beside
 from tests.faults.children import Child, stub_of
 from tests.faults.client import Told, get, messages, resume
 from tests.support.files import MEBIBYTE, create_request, digest, gguf
+from tests.support.metrics import figures
 from tests.support.service import environment
 
 STORED = resources_pb2.File.STATE_STORED
@@ -28,9 +34,14 @@ DATA = gguf(4 * MEBIBYTE + 5)
 class Workers(Child):
     """`serve --workers 2`; serving once both are."""
 
-    def __init__(self, tmp_path: Path, url: str) -> None:
+    def __init__(self, tmp_path: Path, url: str, **settings: Any) -> None:
         variables = environment(
-            tmp_path / "data", url, checkpoint_bytes=MEBIBYTE, checkpoint_seconds=0.05, drain_seconds=30
+            tmp_path / "data",
+            url,
+            checkpoint_bytes=MEBIBYTE,
+            checkpoint_seconds=0.05,
+            drain_seconds=30,
+            **settings,
         )
         super().__init__(variables, tmp_path / "log", "-m", "ingest_service", "serve", "--workers", "2")
 
@@ -171,3 +182,45 @@ async def test_workers_whose_parent_is_killed_end_and_a_second_parent_cannot_hav
             await asyncio.sleep(0.02)
     assert service.log.read_text().count("the parent process is gone") == 2
     assert service.log.read_text().count("message=stopped") == 2
+
+
+def _listening(pid: int) -> set[int]:
+    connections = psutil.Process(pid).net_connections(kind="tcp")
+    return {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+
+
+def _free_ports() -> int:
+    """The port before two that nobody has."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            with contextlib.suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 1)):
+                return port - 1
+
+
+async def test_each_worker_tells_its_metrics_on_a_port_of_its_own(tmp_path: Path, sqlite_url: str) -> None:
+    port = _free_ports()
+    service = Workers(tmp_path, sqlite_url, metrics_listen=f"127.0.0.1:{port}")
+    async with service:
+        for number, pid in service.workers().items():
+            assert _listening(pid) == {service.port, port + number}
+            seen = await asyncio.to_thread(figures, port + number)
+            started_seconds = psutil.Process(pid).create_time()
+            # Apart from how the clock's parts are rounded, and no other process's.
+            assert abs(seen["process_start_time_seconds"] - started_seconds) < 1.5
+            assert seen["ingest_event_loop_lag_seconds_count"] > 0
+        assert await service.kill(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(
+    ("listen", "number", "meant"),
+    [
+        ("127.0.0.1:9464", 1, "127.0.0.1:9465"),
+        ("[::1]:9464", 64, "[::1]:9528"),
+        ("h:65535", 1, "h:65536"),  # refused by who listens, as any address that cannot be had
+        ("127.0.0.1:0", 3, "127.0.0.1:0"),
+        ("", 1, ""),
+    ],
+)
+def test_an_address_for_each_worker(listen: str, number: int, meant: str) -> None:
+    assert beside(listen, number) == meant
