@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 #: By name and labels, as they are written: `ingest_build_info{version="1"}`.
 Figures = dict[str, float]
 #: Only an endpoint that does not answer at all lets it pass.
-_GIVE_UP_SECONDS = 30.0
+_GIVE_UP_SECONDS = 15.0
 
 
 def ask(port: int, path: str = "/metrics", method: str = "GET") -> tuple[int, str, str]:
