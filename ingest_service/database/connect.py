@@ -14,6 +14,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from ingest_service.database.one_hop import OneHopConnection
+
 #: Execution option naming how a transaction begins on SQLite: IMMEDIATE or DEFERRED.
 BEGIN_OPTION = "house_begin"
 
@@ -41,13 +43,18 @@ def create_engine(url: str, pool_size: int) -> AsyncEngine:
 
 
 def _sqlite(url: str, pool_size: int) -> AsyncEngine:
+    path = make_url(url).database or ""
+
+    async def creator() -> aiosqlite.Connection:
+        return await OneHopConnection(path, _LOCK_SECONDS)
+
     engine = create_async_engine(
         url,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_LOCK_SECONDS,
-        connect_args={"timeout": _LOCK_SECONDS},
+        async_creator=creator,
     )
 
     def connected(dbapi_connection: Any, record: Any) -> None:

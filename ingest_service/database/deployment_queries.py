@@ -6,16 +6,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or_, select, update
 
 from ingest_service.database.rows import changed, deployment_from_row, deployment_values
-from ingest_service.database.statements import Statements
+from ingest_service.database.statements import ReadOrLock, Statements
 from ingest_service.database.tables import deployments, ingests
 from ingest_service.database.types import UtcMicros, database_now
 from ingest_service.vocabulary.records import Deployment
 from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState, IngestState
 
 _MOVING = [str(state) for state in DEPLOYMENT_MOVING]
+_OF_INGESTS = ReadOrLock(
+    select(deployments)
+    .where(deployments.c.ingest_id.in_(bindparam("ingests", expanding=True)))
+    .order_by(deployments.c.position)
+)
 _UNSERVED_PAGE = 100
 _FORWARDED = [str(IngestState.FORWARDING), str(IngestState.CANCELLING)]
 
@@ -45,15 +50,8 @@ class DeploymentQueries:
         self, ingest_ids: Sequence[str], *, lock: bool = False
     ) -> dict[str, list[Deployment]]:
         """The deployments of each ingest, in the order of the configuration."""
-        query = (
-            select(deployments)
-            .where(deployments.c.ingest_id.in_(ingest_ids))
-            .order_by(deployments.c.position)
-        )
-        if lock:
-            query = query.with_for_update()
         found: dict[str, list[Deployment]] = {ingest_id: [] for ingest_id in ingest_ids}
-        for row in (await self._statements.run(query)).mappings():
+        for row in (await self._statements.run(_OF_INGESTS[lock], {"ingests": ingest_ids})).mappings():
             found[row["ingest_id"]].append(deployment_from_row(row))
         return found
 

@@ -8,14 +8,19 @@ from datetime import datetime
 from sqlalchemy import and_, bindparam, case, func, insert, or_, select, update
 
 from ingest_service.database.rows import changed, file_from_row, file_values
-from ingest_service.database.statements import Statements, batches
+from ingest_service.database.statements import ReadOrLock, Statements, batches
 from ingest_service.database.tables import files
 from ingest_service.vocabulary.records import File
 from ingest_service.vocabulary.states import FileState
 
 _WAITING = [str(FileState.PENDING), str(FileState.UPLOADING)]
 
-#: Built once: it runs for every 64 MiB, and to build it took as long as to run it.
+_OF_INGESTS = ReadOrLock(
+    select(files)
+    .where(files.c.ingest_id.in_(bindparam("ingests", expanding=True)))
+    .order_by(files.c.position)
+)
+#: Built once, as the one above: it runs for every 64 MiB.
 _CHECKPOINT = (
     update(files)
     .where(
@@ -41,11 +46,8 @@ class FileQueries:
 
     async def of_ingests(self, ingest_ids: Sequence[str], *, lock: bool = False) -> dict[str, list[File]]:
         """The files of each ingest, in the order of its request."""
-        query = select(files).where(files.c.ingest_id.in_(ingest_ids)).order_by(files.c.position)
-        if lock:
-            query = query.with_for_update()
         found: dict[str, list[File]] = {ingest_id: [] for ingest_id in ingest_ids}
-        for row in (await self._statements.run(query)).mappings():
+        for row in (await self._statements.run(_OF_INGESTS[lock], {"ingests": ingest_ids})).mappings():
             found[row["ingest_id"]].append(file_from_row(row))
         return found
 

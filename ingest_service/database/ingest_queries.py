@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, and_, func, insert, literal, select, update
 from sqlalchemy import RowMapping as Row
+from sqlalchemy import ScalarSelect, Select, and_, bindparam, func, insert, literal, select, update
 
 from ingest_service.database.deployment_queries import DeploymentQueries
 from ingest_service.database.event_queries import EventQueries
 from ingest_service.database.file_queries import FileQueries
 from ingest_service.database.rows import changed, ingest_from_rows, ingest_values
-from ingest_service.database.statements import Statements, batches
+from ingest_service.database.statements import ReadOrLock, Statements, batches
 from ingest_service.database.tables import deployments, ingests
 from ingest_service.database.types import UtcMicros
 from ingest_service.vocabulary.records import Ingest, NewEvent
@@ -22,6 +23,10 @@ from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, INGEST_STORED, D
 _MOVING = [str(state) for state in DEPLOYMENT_MOVING]
 #: The catalog counts an ingest from the moment all its bytes are stored until its model is deleted.
 IN_CATALOG = and_(ingests.c.stored_at.is_not(None), ingests.c.deleted_at.is_(None))
+
+
+_BY_ID = ReadOrLock(select(ingests).where(ingests.c.id == bindparam("value")))
+_BY_REQUEST_ID = ReadOrLock(select(ingests).where(ingests.c.request_id == bindparam("value")))
 
 
 def _number_of(ingest_id: str) -> ScalarSelect[int]:
@@ -46,7 +51,7 @@ class IngestQueries:
 
     async def get(self, ingest_id: str) -> Ingest | None:
         """The ingest as it is."""
-        return await self._one(ingests.c.id == ingest_id, lock=False)
+        return await self._one(_BY_ID[False], ingest_id, lock=False)
 
     async def lock(self, ingest_id: str) -> Ingest | None:
         """The ingest, locked to the end of the transaction: nobody else changes it or its parts.
@@ -54,11 +59,11 @@ class IngestQueries:
         The rows of its parts are locked too, for checkpoints, claims and renewals write those alone: a claim
         between our look at the fencing number and our write would otherwise be written over.
         """
-        return await self._one(ingests.c.id == ingest_id, lock=True)
+        return await self._one(_BY_ID[True], ingest_id, lock=True)
 
     async def by_request_id(self, request_id: str) -> Ingest | None:
         """The ingest that was made with this request_id, locked like `lock` does."""
-        return await self._one(ingests.c.request_id == request_id, lock=True)
+        return await self._one(_BY_REQUEST_ID[True], request_id, lock=True)
 
     async def lock_in_catalog(self, canonical_model: str) -> list[Ingest]:
         """Every ingest of the name that the catalog knows, locked as by `lock`, the newest first."""
@@ -153,9 +158,6 @@ class IngestQueries:
         deployments = await self._deployments.of_ingests(ids, lock=lock)
         return [ingest_from_rows(row, files[row["id"]], deployments[row["id"]]) for row in rows]
 
-    async def _one(self, condition: ColumnElement[bool], *, lock: bool) -> Ingest | None:
-        query = select(ingests).where(condition)
-        if lock:
-            query = query.with_for_update()
-        row = (await self._statements.run(query)).mappings().one_or_none()
+    async def _one(self, query: Select[Any], value: str, *, lock: bool) -> Ingest | None:
+        row = (await self._statements.run(query, {"value": value})).mappings().one_or_none()
         return None if row is None else (await self.with_parts([row], lock=lock))[0]

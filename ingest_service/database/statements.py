@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-from sqlalchemy import CursorResult, Executable, Table
+from sqlalchemy import CursorResult, Executable, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 _T = TypeVar("_T")
@@ -28,6 +28,17 @@ _INSERT: Final[Mapping[str, Callable[[Table], sqlite.Insert | postgresql.Insert]
 def insert_into(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that can say what to do ON CONFLICT, which each database has a class of its own for."""
     return _INSERT[dialect](table)
+
+
+class ReadOrLock:
+    """One SELECT in two forms, built once: to build what every call asks took as long as to run it."""
+
+    def __init__(self, query: Select[Any]) -> None:
+        self._forms = {False: query, True: query.with_for_update()}
+
+    def __getitem__(self, lock: bool) -> Select[Any]:
+        """The form that locks its rows to the end of the transaction, or the one that does not."""
+        return self._forms[lock]
 
 
 class Statements(Protocol):

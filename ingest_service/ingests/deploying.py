@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -80,26 +81,28 @@ class Deploying:
         FormatInvalid, BlobCorrupt.
         """
         check_request_id(request.request_id)
-        former = await self._made_before(request)
+        # In a thread: a body may have megabytes.
+        fingerprint = await asyncio.to_thread(request.fingerprint)
+        former = await self._made_before(request.request_id, fingerprint)
         if former is not None:
             return former
         canonical = parse_model_name(request.name, field="name").canonical
         check_known_targets(request.targets, self._targets)
         for _ in range(_TRIES):
-            ingest = await self._try(canonical, request)
+            ingest = await self._try(canonical, request, fingerprint)
             if ingest is not None:
                 extra = {"ingest": ingest.id, "model": canonical}
                 _log.info("a stored model is deployed", extra=extra)
                 return ingest
         raise BackendDown("The model is pushed again and again just now; ask again.")
 
-    async def _made_before(self, request: DeployRequest) -> Ingest | None:
-        if not request.request_id:
+    async def _made_before(self, request_id: str, fingerprint: str) -> Ingest | None:
+        if not request_id:
             return None
-        former = await self._database.transact(lambda tx: tx.ingests.by_request_id(request.request_id))
-        return None if former is None else same_request(former, request.fingerprint())
+        former = await self._database.transact(lambda tx: tx.ingests.by_request_id(request_id))
+        return None if former is None else same_request(former, fingerprint)
 
-    async def _try(self, canonical: str, request: DeployRequest) -> Ingest | None:
+    async def _try(self, canonical: str, request: DeployRequest, fingerprint: str) -> Ingest | None:
         """None if another ingest is the newest by now."""
         model = await self._database.read(lambda tx: tx.models.get(canonical))
         if model is None:
@@ -112,7 +115,7 @@ class Deploying:
         async def work(tx: Transaction) -> Ingest | None:
             raced = await tx.ingests.by_request_id(new.request_id) if new.request_id else None
             if raced is not None:
-                return same_request(raced, request.fingerprint())
+                return same_request(raced, fingerprint)
             # Locked, so that a deletion of the model comes either before or after all of this.
             newest = await tx.ingests.lock(model.newest.id)
             if newest is None or (await tx.models.ingest_ids(canonical))[:1] != [newest.id]:
@@ -121,9 +124,7 @@ class Deploying:
             for file in new.files:
                 if file.file_name not in stored:
                     raise _corrupt(file)
-            return await self._accepting.insert(
-                tx, new, parse_model_name(new.model), stored, request.fingerprint()
-            )
+            return await self._accepting.insert(tx, new, parse_model_name(new.model), stored, fingerprint)
 
         try:
             return await self._database.transact(work)

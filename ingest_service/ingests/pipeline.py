@@ -251,8 +251,8 @@ class ChunkPipeline:
 
     def _gathered(self) -> None:
         self._nudge = None
-        if self._write_lane.queue:
-            # The disk has enough to do: many small segments would only make it slower.
+        if self._write_lane.queue or self._hash_lane.queue:
+            # There is enough to do: many small segments would only make it slower.
             self._hurry_soon()
         else:
             self._hurry()

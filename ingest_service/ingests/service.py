@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -71,8 +72,11 @@ class Ingests:
 
         Raises the errors of `check_new_ingest`, RequestIdReused, StorageFull.
         """
+        check_request_id(request.request_id)
+        # In a thread: a body may have megabytes.
+        fingerprint = await asyncio.to_thread(request.fingerprint)
         # First of all: what was accepted once stays accepted, whatever has become of room and settings since.
-        former = await self._made_before(request)
+        former = await self._made_before(request.request_id, fingerprint)
         if former is not None:
             return former
         name = check_new_ingest(request, self._limits, self._targets)
@@ -82,12 +86,12 @@ class Ingests:
         async def work(tx: Transaction) -> Ingest:
             raced = await tx.ingests.by_request_id(request.request_id) if request.request_id else None
             if raced is not None:
-                return same_request(raced, request.fingerprint())
+                return same_request(raced, fingerprint)
             stored = await stored_among(tx, request.files, usable_digests)
             missing = sum(file.size_bytes for file in request.files if file.file_name not in stored)
             if missing and needs_room:
                 await self._admission.check(tx, missing, usable)
-            return await self._accepting.insert(tx, request, name, stored, request.fingerprint())
+            return await self._accepting.insert(tx, request, name, stored, fingerprint)
 
         try:
             ingest = await self._database.transact(work)
@@ -180,12 +184,11 @@ class Ingests:
             lambda tx: tx.models.page(prefix=prefix.lower(), after=after, limit=limit)
         )
 
-    async def _made_before(self, request: NewIngest) -> Ingest | None:
-        check_request_id(request.request_id)
-        if not request.request_id:
+    async def _made_before(self, request_id: str, fingerprint: str) -> Ingest | None:
+        if not request_id:
             return None
-        former = await self._database.transact(lambda tx: tx.ingests.by_request_id(request.request_id))
-        return None if former is None else same_request(former, request.fingerprint())
+        former = await self._database.transact(lambda tx: tx.ingests.by_request_id(request_id))
+        return None if former is None else same_request(former, fingerprint)
 
     async def _usable_digests(self, request: NewIngest) -> set[str]:
         """Of what may be counted as stored: it is there, and what today's rules accept as these files."""

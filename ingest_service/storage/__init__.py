@@ -1,6 +1,7 @@
 """The blob store behind one narrow protocol (`base.py`); `local` keeps it in a directory."""
 
-from ingest_service.storage.base import BlobReader, BlobStore, Buffer, PartialFile
+from ingest_service.storage.base import BlobReader, BlobStore, PartialFile
+from ingest_service.storage.buffer import Buffer
 from ingest_service.storage.direct import BLOCK_BYTES, DirectIo
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.hashing import Sha256

@@ -11,10 +11,9 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
+from ingest_service.storage.buffer import Buffer
 from ingest_service.storage.placed import PlacedBy
 from ingest_service.storage.source_file import SourceFile
-
-Buffer = bytes | memoryview
 
 
 class PartialFile(Protocol):

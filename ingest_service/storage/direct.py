@@ -22,7 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from ingest_service.storage import posix
-from ingest_service.storage.base import Buffer
+from ingest_service.storage.buffer import Buffer
 from ingest_service.storage.source_file import FileIdentity
 
 #: No file system asks for more, but one on a device with larger sectors; that one says EINVAL.

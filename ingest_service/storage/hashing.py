@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 
-from ingest_service.storage.base import Buffer
+from ingest_service.storage.buffer import Buffer
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.vocabulary.digests import digest_of_hex
 

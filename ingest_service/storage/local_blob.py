@@ -6,14 +6,15 @@ import os
 
 from ingest_service.storage import posix
 from ingest_service.storage.executor import FileExecutor
+from ingest_service.storage.passing import PassingReader
 
 
 class LocalBlobReader:
     """An open blob. Readers keep their bytes even if the name is replaced or removed meanwhile."""
 
     def __init__(self, descriptor: int, executor: FileExecutor) -> None:
-        self._descriptor = descriptor
         self._executor = executor
+        self._reader = PassingReader(descriptor)
         self._size_bytes = os.fstat(descriptor).st_size
 
     @property
@@ -22,6 +23,6 @@ class LocalBlobReader:
 
     async def read(self, offset: int, size_bytes: int) -> bytes:
         try:
-            return await self._executor.run(os.pread, self._descriptor, size_bytes, offset)
+            return await self._executor.run(self._reader.read, size_bytes, offset)
         except OSError as error:
             raise posix.storage_error(error) from error

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ingest_service.storage import posix
 from ingest_service.storage.adopting import replace_by_empty
-from ingest_service.storage.base import Buffer
+from ingest_service.storage.buffer import Buffer
 from ingest_service.storage.direct import DirectIo
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.writer import Writer

@@ -168,13 +168,16 @@ class Placing:
             posix.open_descriptor(self._temporary, os.O_WRONLY | os.O_CREAT) as made,
         ):
             try:
-                return os.copy_file_range(source, made, _STEP_BYTES, offset, offset)
+                copied = os.copy_file_range(source, made, _STEP_BYTES, offset, offset)
             except OSError as error:
                 if error.errno not in _CANNOT:
                     raise
-            data = os.pread(source, _STEP_BYTES, offset)
-            posix.write_all(made, offset, [data])
-            return len(data)
+                data = os.pread(source, _STEP_BYTES, offset)
+                posix.write_all(made, offset, [data])
+                copied = len(data)
+            # The copy is what will run; nobody needs the source's pages beside its own.
+            posix.forget_cached(source, offset, copied)
+            return copied
 
     def _name_it(self) -> None:
         with posix.open_descriptor(self._temporary, os.O_RDONLY) as made:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ingest_service.storage.base import Buffer
+from ingest_service.storage.buffer import Buffer
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFailed, StorageFull
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest_service.storage.executor import FileExecutor
+from ingest_service.storage.passing import PassingReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class SourceFile:
         self.descriptor = descriptor
         self.identity = FileIdentity.of(os.fstat(descriptor))
         self._executor = executor
+        self._reader = PassingReader(descriptor)
 
     @property
     def size_bytes(self) -> int:
@@ -44,7 +46,7 @@ class SourceFile:
 
     async def read(self, offset: int, size_bytes: int) -> bytes:
         """Up to `size_bytes` from `offset`; fewer only at the end. Raises OSError."""
-        return await self._executor.run(os.pread, self.descriptor, size_bytes, offset)
+        return await self._executor.run(self._reader.read, size_bytes, offset)
 
     async def has_changed(self) -> bool:
         """It was written to since it was opened."""

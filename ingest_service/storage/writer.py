@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ingest_service.storage import posix
-from ingest_service.storage.base import Buffer
+from ingest_service.storage.buffer import Buffer
 from ingest_service.storage.direct import DirectIo, DirectWriter
 
 #: Buffered bytes are sent to the disk in steps of this size, so that a sync finds little left to do.

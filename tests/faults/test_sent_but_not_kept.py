@@ -12,7 +12,7 @@ from model_ingest import AsyncClient
 from model_ingest.v1.resources_pb2 import Ingest
 
 from ingest_service.storage import Sha256
-from ingest_service.storage.base import Buffer
+from ingest_service.storage.buffer import Buffer
 from ingest_service.vocabulary.errors import StorageFailed
 from tests.ingests.parts import model_bytes
 from tests.support.service import RunningService, settings_for

@@ -34,7 +34,7 @@ from ingest_service.storage import (
     Sha256,
     SourceFile,
 )
-from ingest_service.storage.base import Buffer
+from ingest_service.storage.buffer import Buffer
 from ingest_service.vocabulary.records import File, Ingest
 from ingest_service.vocabulary.states import FileRole, FileState, IngestState
 from tests.support.files import digest, gguf

@@ -55,8 +55,6 @@ _METADATA = (
     "statvfs",
     "link",
 )
-#: File's end and function, with the reason. The body of a request: 4 MiB at most, and to parse it cost more.
-_ALLOWED = (("/ingests/requests.py", "fingerprint"),)
 _IS_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _SHARED = ("pathlib.py", "os.py", "<frozen os>", "shutil.py", "genericpath.py", "posixpath.py", "tempfile.py")
 _real: dict[str, Any] = {}
@@ -181,8 +179,6 @@ def _look(what: str, *, by_libraries: bool = True) -> None:
         code = frame.f_code
         calls.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}")
         if code.co_filename.startswith(_PRODUCT):
-            if any(code.co_filename.endswith(end) and code.co_name == name for end, name in _ALLOWED):
-                return
             is_product = True
             if code.co_flags & _IS_COROUTINE:
                 break

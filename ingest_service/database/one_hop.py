@@ -1,0 +1,77 @@
+"""aiosqlite with one trip to its thread for a statement.
+
+Through aiosqlite's own cursor SQLAlchemy makes four: to make it, to execute, to fetch the rows, to close it.
+Each costs two wake-ups and a turn of the loop, and it was those trips that a call beside busy uploads waited
+for: half of a transaction's CPU, and all but some of its time (docs/performance-loop.md).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
+
+import aiosqlite
+
+
+class OneHopCursor:
+    """What SQLAlchemy asks of a driver's cursor. Its rows are here once `execute` has returned."""
+
+    def __init__(self, connection: OneHopConnection) -> None:
+        self._connection = connection
+        self._rows: list[Any] = []
+        self.description: Any = None
+        self.rowcount = -1
+        self.lastrowid: int | None = None
+        self.arraysize = 1
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Self:
+        """Runs one statement and fetches its rows."""
+        return await self._run(lambda cursor: cursor.execute(sql, parameters))
+
+    async def executemany(self, sql: str, parameters: Iterable[Sequence[Any]]) -> Self:
+        """Runs one statement for each set of parameters."""
+        return await self._run(lambda cursor: cursor.executemany(sql, parameters))
+
+    async def fetchall(self) -> list[Any]:
+        """The rows, once."""
+        rows, self._rows = self._rows, []
+        return rows
+
+    async def close(self) -> None:
+        """Does nothing: SQLite's own cursor was closed in the trip that made it."""
+
+    async def _run(self, call: Callable[[sqlite3.Cursor], Any]) -> Self:
+        def run(connection: sqlite3.Connection) -> None:
+            cursor = connection.cursor()
+            try:
+                call(cursor)
+                self._rows = cursor.fetchall() if cursor.description else []
+                self.description = cursor.description
+                self.rowcount, self.lastrowid = cursor.rowcount, cursor.lastrowid
+            finally:
+                cursor.close()
+
+        await self._connection.in_its_thread(run)
+        return self
+
+
+class OneHopConnection(aiosqlite.Connection):
+    """aiosqlite's connection with another cursor."""
+
+    def __init__(self, path: str, timeout_seconds: float) -> None:
+        # Other threads: aiosqlite's own, and SQLAlchemy reads a property now and then.
+        super().__init__(lambda: sqlite3.connect(path, timeout=timeout_seconds, check_same_thread=False), 64)
+        # A process that is to end does not wait for it; SQLAlchemy does the same where it makes one.
+        self._thread.daemon = True
+
+    def cursor(self) -> OneHopCursor:  # type: ignore[override]
+        """Costs nothing until it is used."""
+        return OneHopCursor(self)
+
+    async def in_its_thread(self, call: Callable[[sqlite3.Connection], None]) -> None:
+        """Runs `call` on SQLite's own connection."""
+        await self._execute(call, self._conn)  # type: ignore[no-untyped-call]

@@ -1,0 +1,3 @@
+"""What bytes come in."""
+
+Buffer = bytes | memoryview
