@@ -225,6 +225,7 @@ async def test_a_connection_that_says_nothing_is_ended(
     monkeypatch.setattr(metrics_server._Handler, "timeout", 0.05)
     service = await start_service(metrics_listen=_ANYWHERE)
     with socket.create_connection(("127.0.0.1", service.service.metrics_port)) as silent:
+        silent.settimeout(_GIVE_UP_SECONDS)
         assert await asyncio.to_thread(silent.recv, 1) == b""
 
 
