@@ -55,6 +55,9 @@ def _sqlite(url: str, pool_size: int) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=_LOCK_SECONDS,
         async_creator=creator,
+        # Every transaction of ours is ended where it was begun (`engine.py`): to roll back once more when a
+        # connection goes back is a trip to the driver's thread for nothing.
+        pool_reset_on_return=None,
     )
 
     def connected(dbapi_connection: Any, record: Any) -> None:

@@ -2,7 +2,8 @@
 
 Through aiosqlite's own cursor SQLAlchemy makes four: to make it, to execute, to fetch the rows, to close it.
 Each costs two wake-ups and a turn of the loop, and it was those trips that a call beside busy uploads waited
-for: half of a transaction's CPU, and all but some of its time (docs/performance-loop.md).
+for: half of a transaction's CPU, and most of its time (docs/performance-loop.md). BEGIN goes with the first
+statement.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ class OneHopCursor:
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Self:
         """Runs one statement and fetches its rows."""
+        if sql.startswith("BEGIN "):
+            self._connection.begin_with_next(sql)
+            return self
         return await self._run(lambda cursor: cursor.execute(sql, parameters))
 
     async def executemany(self, sql: str, parameters: Iterable[Sequence[Any]]) -> Self:
@@ -65,6 +69,7 @@ class OneHopConnection(aiosqlite.Connection):
     def __init__(self, path: str, timeout_seconds: float) -> None:
         # Other threads: aiosqlite's own, and SQLAlchemy reads a property now and then.
         super().__init__(lambda: sqlite3.connect(path, timeout=timeout_seconds, check_same_thread=False), 64)
+        self._begin: str | None = None
         # A process that is to end does not wait for it; SQLAlchemy does the same where it makes one.
         self._thread.daemon = True
 
@@ -72,6 +77,29 @@ class OneHopConnection(aiosqlite.Connection):
         """Costs nothing until it is used."""
         return OneHopCursor(self)
 
+    def begin_with_next(self, sql: str) -> None:
+        """The next statement runs this before itself; what goes wrong with it is told by that one."""
+        self._begin = sql
+
     async def in_its_thread(self, call: Callable[[sqlite3.Connection], None]) -> None:
         """Runs `call` on SQLite's own connection."""
-        await self._execute(call, self._conn)  # type: ignore[no-untyped-call]
+        begin, self._begin = self._begin, None
+
+        def run(connection: sqlite3.Connection) -> None:
+            if begin is not None:
+                connection.execute(begin).close()
+            call(connection)
+
+        await self._execute(run, self._conn)  # type: ignore[no-untyped-call]
+
+    async def commit(self) -> None:
+        """Ends the transaction; one without a statement was never begun."""
+        begin, self._begin = self._begin, None
+        if begin is None:
+            await super().commit()
+
+    async def rollback(self) -> None:
+        """As `commit`."""
+        begin, self._begin = self._begin, None
+        if begin is None:
+            await super().rollback()

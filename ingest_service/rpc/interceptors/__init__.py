@@ -1,6 +1,7 @@
 """Wrappers around every handler."""
 
 from ingest_service.rpc.interceptors.errors import ErrorInterceptor
+from ingest_service.rpc.interceptors.turns import SmallCallsFirst
 from ingest_service.rpc.interceptors.uploads import UploadMessages
 
-__all__ = ["ErrorInterceptor", "UploadMessages"]
+__all__ = ["ErrorInterceptor", "SmallCallsFirst", "UploadMessages"]

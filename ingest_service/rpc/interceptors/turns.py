@@ -1,0 +1,49 @@
+"""Lets small calls through beside uploads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc import aio
+
+from ingest_service.rpc.read_turns import ReadTurns
+
+if TYPE_CHECKING:
+    _Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class SmallCallsFirst(aio.ServerInterceptor):
+    """Unary calls are the small ones; what reads a stream takes turns. Innermost: it sees whole messages."""
+
+    def __init__(self) -> None:
+        self._turns = ReadTurns()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler | None:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        codec = handler.request_deserializer, handler.response_serializer
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(self._small(handler.unary_unary), *codec)
+        if handler.stream_unary is not None:
+            return grpc.stream_unary_rpc_method_handler(self._reading(handler.stream_unary), *codec)
+        return handler
+
+    def _small(self, inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def answer(request: Any, context: Any) -> Any:
+            with self._turns.small_call():
+                return await inner(request, context)
+
+        return answer
+
+    def _reading(self, inner: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def answer(messages: AsyncIterator[Any], context: Any) -> Any:
+            return await inner(self._turns.in_turn(messages), context)
+
+        return answer

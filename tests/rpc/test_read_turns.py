@@ -1,0 +1,115 @@
+"""While a small call is answered, uploads that send fast hand over their messages one by one.
+
+Breaks when: they go on all at once, one that is slow holds up the others, or a turn is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ingest_service.rpc import read_turns
+from ingest_service.rpc.read_turns import ReadTurns
+
+
+class Senders:
+    """Clients whose messages are there as soon as the loop has turned twice; counts how many are asked."""
+
+    def __init__(self) -> None:
+        self.asked = self.most_asked = 0
+
+    async def messages(self, count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            self.asked += 1
+            self.most_asked = max(self.most_asked, self.asked)
+            for _ in range(2):
+                await asyncio.sleep(0)
+            self.asked -= 1
+            yield number
+
+
+async def everything(turns: ReadTurns, messages: AsyncIterator[int]) -> list[int]:
+    return [message async for message in turns.in_turn(messages)]
+
+
+async def all_of(turns: ReadTurns, senders: Senders) -> None:
+    """After the first message of each, which tells that it sends fast."""
+    streams = [turns.in_turn(senders.messages(50)) for _ in range(8)]
+    for stream in streams:
+        await anext(stream)
+    senders.most_asked = 0
+
+    async def rest(stream: AsyncIterator[int]) -> list[int]:
+        return [message async for message in stream]
+
+    assert await asyncio.gather(*map(rest, streams)) == [list(range(1, 50))] * 8
+
+
+async def test_alone_they_read_all_at_once() -> None:
+    senders = Senders()
+    await all_of(ReadTurns(), senders)
+    assert senders.most_asked == 8
+
+
+async def test_beside_a_small_call_one_after_the_other() -> None:
+    turns, senders = ReadTurns(), Senders()
+    with turns.small_call():
+        await all_of(turns, senders)
+    assert senders.most_asked == 1
+
+
+async def test_and_for_a_moment_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_turns, "_LINGER_SECONDS", 3600.0)
+    turns, senders = ReadTurns(), Senders()
+    with turns.small_call():
+        pass
+    await all_of(turns, senders)
+    assert senders.most_asked == 1
+    monkeypatch.setattr(read_turns, "_LINGER_SECONDS", 0.0)
+    await all_of(turns, senders)
+    assert senders.most_asked == 8
+
+
+async def test_one_whose_message_does_not_come_keeps_nobody_waiting() -> None:
+    turns = ReadTurns()
+    stopped = asyncio.Event()
+
+    async def stops() -> AsyncIterator[int]:
+        yield 0
+        await stopped.wait()
+        yield 1
+
+    with turns.small_call():
+        stuck = asyncio.create_task(everything(turns, stops()))
+        async with asyncio.timeout(30):
+            assert await everything(turns, Senders().messages(100)) == list(range(100))
+            assert not stuck.done()
+            stopped.set()
+            assert await stuck == [0, 1]
+            assert await everything(turns, Senders().messages(3)) == [0, 1, 2]
+
+
+async def test_a_turn_ends_with_a_cancel_and_with_a_fault() -> None:
+    turns = ReadTurns()
+
+    async def breaks() -> AsyncIterator[int]:
+        yield 0
+        raise ValueError("broken")
+
+    async def hangs() -> AsyncIterator[int]:
+        yield 0
+        await asyncio.Event().wait()
+
+    with turns.small_call():
+        async with asyncio.timeout(30):
+            with pytest.raises(ValueError, match="broken"):
+                await everything(turns, breaks())
+            hanging = asyncio.create_task(everything(turns, hangs()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            hanging.cancel()
+            await asyncio.wait({hanging})
+            assert await everything(turns, Senders().messages(3)) == [0, 1, 2]
+    assert not turns._free.locked()
