@@ -126,12 +126,13 @@ def cpu_of(pid: int) -> float:
     return float(sum(sum(one.cpu_times()[:2]) for one in [parent, *parent.children(recursive=True)]))
 
 
-async def measured(workers: int, count: int, options: argparse.Namespace) -> dict[str, float]:
-    size_bytes = options.total_bytes // count // MEBIBYTE * MEBIBYTE
-    with tempfile.TemporaryDirectory(prefix="model-ingest-bench-", dir=options.directory) as name:
-        directory = Path(name)
+async def measured(workers: int, count: int, total_bytes: int, directory: Path | None) -> dict[str, float]:
+    """One run on a server of its own."""
+    size_bytes = total_bytes // count // MEBIBYTE * MEBIBYTE
+    with tempfile.TemporaryDirectory(prefix="model-ingest-bench-", dir=directory) as name:
+        here = Path(name)
         server = Child(
-            environment(directory / "data", ""), directory / "log",
+            environment(here / "data", ""), here / "log",
             "-m", "ingest_service", "serve", "--workers", str(workers),
         )  # fmt: skip
         try:
@@ -184,7 +185,7 @@ async def rounds(options: argparse.Namespace) -> dict[str, Any]:
         for count in (4, 16):
             for workers in (1, 2):
                 loads.append(os.getloadavg()[0])
-                run = await measured(workers, count, options)
+                run = await measured(workers, count, options.total_bytes, options.directory)
                 found.setdefault((workers, count), []).append(run)
                 print(f"{workers} workers, {count} clients: {run}", file=sys.stderr, flush=True)
     table: dict[str, Any] = {
@@ -211,7 +212,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--total-bytes", type=int, default=1024 * MEBIBYTE)
-    parser.add_argument("--directory", default=None)
+    parser.add_argument("--directory", type=Path, default=None)
     print(json.dumps(asyncio.run(rounds(parser.parse_args())), indent=2))
     return 0
 

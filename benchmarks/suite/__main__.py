@@ -24,7 +24,7 @@ from benchmarks.suite.sides import MEBIBYTE, naive, ours
 from tests.support.service import ROOT
 
 _OUT = ROOT / "build" / "bench"
-_SECTIONS = ("one", "many", "unary", "to_ready", "again", "after_a_kill")
+_SECTIONS = ("one", "many", "unary", "to_ready", "again", "after_a_kill", "workers")
 
 
 async def _section(name: str, directory: Path, size_bytes: int, rounds: int) -> dict[str, Any]:
@@ -39,6 +39,7 @@ async def _section(name: str, directory: Path, size_bytes: int, rounds: int) -> 
         "to_ready": ways.to_ready,
         "again": ways.again,
         "after_a_kill": ways.after_a_kill,
+        "workers": others.workers,
     }
     return await sections[name](directory, size_bytes, rounds)
 

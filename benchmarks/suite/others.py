@@ -1,4 +1,5 @@
-"""What other calls notice of uploads, and how long the loop stood still: ours and the naive one in turns."""
+"""What other calls notice of uploads, and how long the loop stood still: ours and the naive one in turns; and
+what a second worker gives."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from model_ingest.v1.ingest_service_pb2 import GetIngestRequest
 
 from benchmarks.main_path import latencies, percentiles
 from benchmarks.suite.sides import SIDES, Server, new_file, send
+from benchmarks.workers import measured as beside_workers
 from tests.support.files import create_request
 from tests.support.stubs import IngestStub, ingest_stub
 
@@ -67,3 +69,20 @@ async def unary(directory: Path, size_bytes: int, rounds: int) -> dict[str, Any]
         told["naive"]["loaded_p99_ms"] / told["ours"]["loaded_p99_ms"], 1
     )
     return told
+
+
+async def workers(directory: Path, size_bytes: int, rounds: int) -> dict[str, Any]:
+    """`benchmarks.workers`: 1 and 2 workers with 4 and 16 clients."""
+    found: dict[tuple[int, int], list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        for clients in (4, 16):
+            for count in (1, 2):
+                run = await beside_workers(count, clients, size_bytes, directory)
+                found.setdefault((count, clients), []).append(run)
+    return {
+        f"{clients} clients": {
+            what: [[round(run[what], 2) for run in found[count, clients]] for count in (1, 2)]
+            for what in found[1, clients][0]
+        }
+        for clients in (4, 16)
+    }

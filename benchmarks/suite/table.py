@@ -53,6 +53,20 @@ def _after_a_kill(told: dict[str, Any]) -> _Rows:
     ]
 
 
+def _workers(told: dict[str, Any]) -> _Rows:
+    names = {
+        "mb_per_second": "MB/s",
+        "server_cpu_seconds_per_gb": "CPU s/GB",
+        "unary_p50_ms": "unary p50 ms",
+        "unary_p99_ms": "unary p99 ms",
+    }
+    return [
+        (f"{names[what]}, 1 and 2 workers, {clients}", "  ".join(_each(runs) for runs in both))
+        for clients, each in told.items()
+        for what, both in each.items()
+    ]
+
+
 _SECTIONS = {
     "one": _one,
     "many": _many,
@@ -60,6 +74,7 @@ _SECTIONS = {
     "to_ready": _to_ready,
     "again": _again,
     "after_a_kill": _after_a_kill,
+    "workers": _workers,
 }
 
 

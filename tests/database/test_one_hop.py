@@ -54,7 +54,6 @@ async def test_a_whole_transaction_takes_a_trip_for_each_statement_and_one_for_i
     made = trips(connection, monkeypatch)
     await connection.cursor().execute("BEGIN IMMEDIATE")
     assert made == []
-    assert not connection.in_transaction
     for _ in range(3):
         cursor = await connection.cursor().execute("SELECT a FROM t")
         await cursor.fetchall()
@@ -62,7 +61,6 @@ async def test_a_whole_transaction_takes_a_trip_for_each_statement_and_one_for_i
     assert connection.in_transaction
     await connection.commit()
     assert len(made) == 4
-    assert not connection.in_transaction
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
