@@ -17,6 +17,7 @@ from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.health_servicer import HealthService
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.interceptors import ErrorInterceptor, SmallCallsFirst, UploadMessages
+from ingest_service.rpc.read_turns import ReadTurns
 
 _MEBIBYTE = 1024 * 1024
 
@@ -59,7 +60,8 @@ class RpcServer:
     def __init__(
         self, ingests: IngestServicer, catalog: CatalogServicer, *, shares_port: bool = False
     ) -> None:
-        interceptors = [ErrorInterceptor(), UploadMessages(), SmallCallsFirst()]
+        self.turns = ReadTurns()
+        interceptors = [ErrorInterceptor(), UploadMessages(), SmallCallsFirst(self.turns)]
         self._server = aio.server(interceptors=interceptors, options=server_options(shares_port))
         self._health = HealthService(SERVICE_NAMES)
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(ingests, self._server)

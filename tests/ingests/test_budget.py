@@ -159,3 +159,19 @@ async def test_under_random_takes_and_cancels_the_capacity_holds_and_all_comes_b
     await asyncio.gather(*tasks, return_exceptions=True)
     assert 60 < most <= 100
     assert budget.held_bytes == 0
+
+
+async def test_nothing_is_taken_at_once_past_those_who_wait_or_beyond_what_is_left() -> None:
+    budget = ByteBudget(10)
+    assert budget.take_at_once(6)
+    assert not budget.take_at_once(5)
+    waiting = budget.ask(8)
+    # There is room for it, and one who wants more was here before.
+    assert not budget.take_at_once(1)
+    assert budget.held_bytes == 6
+    budget.give_back(6)
+    assert waiting.done()
+    assert budget.take_at_once(2)
+    budget.give_back(10)
+    assert budget.take_at_once(1000)
+    assert budget.held_bytes == 10

@@ -182,3 +182,23 @@ async def test_threads_are_woken_for_a_few_mebibytes_at_once(
     assert await pipeline.drain() == digest(bytes(10 * 2**20))
     assert made.hooks.calls["write"] == 3
     await pipeline.close()
+
+
+@pytest.mark.parametrize("stands_still", ["hash", "write"])
+async def test_what_one_of_the_two_still_needs_is_not_overwritten(
+    tmp_path: Path, executor: FileExecutor, stands_still: str
+) -> None:
+    """Else a file would be stored whose digest is that of other bytes, or bytes that nobody sent."""
+    made = await new_rig(tmp_path, executor)
+    gate = made.hooks.before[stands_still] = Gate()
+    pipeline, partial = await made.pipeline()
+    data = random.Random(1).randbytes(14 * 2**20)
+    for at in range(0, len(data), 700_000):
+        await pipeline.put(data[at : at + 700_000])
+        # What is full goes on its way, and the other of the two is done with it.
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+    gate.open()
+    assert await pipeline.drain() == digest(data)
+    assert await partial.read(0, len(data) + 1) == data
+    await pipeline.close()

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from model_ingest.v1.ingest_service_pb2 import GetIngestRequest
 
 from ingest_service.rpc import read_turns
 from ingest_service.rpc.read_turns import ReadTurns
+from ingest_service.vocabulary.records import Ingest
+from tests.conftest import StartService
+from tests.rpc.uploading import upload
+from tests.support.files import create_request, digest, gguf, upload_messages
+from tests.support.service import RunningService
 
 
 class Senders:
@@ -113,3 +120,43 @@ async def test_a_turn_ends_with_a_cancel_and_with_a_fault() -> None:
             await asyncio.wait({hanging})
             assert await everything(turns, Senders().messages(3)) == [0, 1, 2]
     assert not turns._free.locked()
+
+
+async def test_over_the_wire_unary_calls_are_small_and_uploads_take_turns(
+    start_service: StartService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service: RunningService = await start_service()
+    turns = service.service.rpc.turns
+    data = gguf(300_000)
+    file = (await service.ingests.CreateIngest(create_request(data))).files[0].name
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    real = service.service.ingests.get
+
+    async def get(ingest_id: str) -> Ingest:
+        reached.set()
+        await go_on.wait()
+        return await real(ingest_id)
+
+    taken = 0
+    take = ReadTurns._take
+
+    async def counted(self: ReadTurns) -> Any:
+        nonlocal taken
+        taken += 1
+        return await take(self)
+
+    monkeypatch.setattr(service.service.ingests, "get", get)
+    monkeypatch.setattr(ReadTurns, "_take", counted)
+    monkeypatch.setattr(read_turns, "_READY_SECONDS", 3600.0)
+    name = file.partition("/files/")[0]
+    asking = asyncio.ensure_future(service.ingests.GetIngest(GetIngestRequest(name=name)))
+    async with asyncio.timeout(30):
+        await reached.wait()
+        assert turns._small_calls == 1
+        stored = await upload(service, upload_messages(file, data, chunk_bytes=20_000))
+        assert stored.sha256 == digest(data)
+        # All but the first message, which tells that the client is fast.
+        assert taken >= 15
+        go_on.set()
+        await asking
+    assert turns._small_calls == 0

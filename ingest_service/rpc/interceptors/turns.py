@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class SmallCallsFirst(aio.ServerInterceptor):
     """Unary calls are the small ones; what reads a stream takes turns. Innermost: it sees whole messages."""
 
-    def __init__(self) -> None:
-        self._turns = ReadTurns()
+    def __init__(self, turns: ReadTurns) -> None:
+        self._turns = turns
 
     async def intercept_service(
         self,
