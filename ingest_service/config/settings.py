@@ -235,7 +235,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "DIRECT_IO", "auto", _choice("auto", "on", "off"),
-        "write past the page cache: `auto` where the file system can",
+        "write past the page cache: `auto` where the file system can, `on` or do not start, `off` never",
     ),
     Setting("FILE_THREADS", "8", _integer(2, 64), "threads for file and hash work"),
     Setting("DRAIN_SECONDS", "20", _number(0, 3600), "on SIGTERM, running uploads may go on for this long"),
@@ -246,8 +246,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "METRICS_LISTEN", "", _optional_listen,
-        "HOST:PORT of `GET /metrics` for Prometheus, without authentication; empty: none; worker K of"
-        " `serve --workers` listens on PORT + K",
+        "HOST:PORT of `GET /metrics` for Prometheus, without authentication and ALLOW_INSECURE; empty: none;"
+        " worker K of `serve --workers` listens on PORT + K, nobody on PORT",
     ),
     Setting("LOG_LEVEL", "INFO", _choice("DEBUG", "INFO", "WARNING", "ERROR"), "least level that is logged"),
     Setting("LOG_FORMAT", "text", _choice("text", "json"), "`text` (logfmt) or `json`, on stderr"),

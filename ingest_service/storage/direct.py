@@ -1,10 +1,10 @@
 """Whole blocks of a file written past the page cache (O_DIRECT).
 
-On a virtual disk this took a tenth of the CPU of buffered writes and went three times as fast
-(docs/performance.md), and it pushes nothing out of the page cache. What is not whole blocks (the head and the
-tail of a batch that does not end where a block does) is written buffered beside it: no block is ever written
-in both ways by one upload, so nothing is kept in memory between two writes, every reader sees every byte that
-`write` has returned for, and a sync covers all of it.
+On a virtual disk this took a tenth of the CPU of buffered writes and went two to three times as fast
+(docs/performance-pipeline.md), and it pushes nothing out of the page cache. What is not whole blocks (the
+head and the tail of a batch that does not end where a block does) is written buffered beside it: no block is
+ever written in both ways by one upload, so nothing is kept in memory between two writes, every reader sees
+every byte that `write` has returned for, and a sync covers all of it.
 
 Blocking calls; they run in the executor's threads only.
 """

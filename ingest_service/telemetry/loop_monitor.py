@@ -21,7 +21,7 @@ from itertools import islice
 from types import FrameType
 
 _log = logging.getLogger(__name__)
-#: Often enough for a stall of a few of these to be seen, seldom enough to cost nothing (docs/performance.md).
+#: Often enough for a stall of a few of these to be seen, seldom enough to cost nothing (performance-loop.md).
 _BEAT_SECONDS = 0.02
 _SUMMARY_SECONDS = 60.0
 #: Stacks are logged no more often than this; what was left out is counted.

@@ -2,7 +2,7 @@
 
 protobuf copies the data when it is set, again when one message is put into another, and again when it is
 serialised, all on the event loop's thread. Here the few bytes before the data are written by hand, and
-the data are copied once, in the thread that reads the file (docs/performance.md has the figures).
+the data are copied once, in the thread that reads the file (docs/performance-client.md has the figures).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ def keep_freed_memory() -> bool:
     """Keeps glibc from mapping and unmapping memory for every chunk; True if it took the settings.
 
     By default each buffer over 128 KiB is a mapping of its own, whose pages the kernel clears and takes
-    back again, chunk after chunk (docs/performance.md).
+    back again, chunk after chunk (docs/performance-client.md).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
