@@ -8,6 +8,7 @@ from model_ingest.v1 import resources_pb2
 from model_ingest.v1.ingest_service_pb2 import CreateIngestRequest, FileSpec, ListIngestsRequest
 
 from tests.rpc.refusals import refused
+from tests.support.files import create_request, gguf
 from tests.support.service import RunningService
 
 
@@ -40,3 +41,14 @@ async def test_more_files_targets_or_options_than_any_model_has(service: Running
         # Named before the model, which is missing as well: nothing else was looked at.
         reason = "ARGUMENT_INVALID" if field == "targets" else "OPTION_UNSUPPORTED"
         await refused(service.ingests.CreateIngest(request), reason, field)
+
+
+async def test_a_body_of_megabytes_is_not_hashed_on_the_loop(service: RunningService) -> None:
+    """`tests/support/loop_guard.py` fails the test if it is; asked for again it is the same ingest."""
+    request = create_request(gguf(100_000))
+    request.options.licenses.extend(["x" * 1_000_000] * 2)
+    request.request_id = "fat"
+    first = await service.ingests.CreateIngest(request)
+    assert (await service.ingests.CreateIngest(request)).name == first.name
+    request.options.licenses.append("MIT")
+    await refused(service.ingests.CreateIngest(request), "REQUEST_ID_REUSED", "request_id")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import mmap
 import os
 import random
 import tempfile
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest_service.storage import DirectIo, FileExecutor, LocalBlobStore
+from ingest_service.storage import DirectIo, FileExecutor, LocalBlobStore, direct
 from ingest_service.storage.direct import BLOCK_BYTES
 from ingest_service.vocabulary.errors import StorageFailed, StorageFull
 from tests.storage.conformance import ID
@@ -239,4 +240,36 @@ async def test_a_file_of_somebody_elses_is_not_written_past_the_page_cache_eithe
     await partial.write(0, [bytes(MEBIBYTE)])
     assert theirs.read_bytes() == DATA
     assert await partial.read(0, MEBIBYTE) == bytes(MEBIBYTE)
+    await partial.close()
+
+
+async def test_memory_that_lies_as_in_the_file_is_written_from_where_it_is(
+    tmp_path: Path, executor: FileExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And memory that does not is copied first, instead of being refused by the file system."""
+    store = await store_in(tmp_path, executor, DirectIo.AUTO)
+    copied: list[int] = []
+    real = direct._Source.copy
+
+    def copy(source: Any, target: memoryview) -> None:
+        copied.append(len(target))
+        real(source, target)
+
+    monkeypatch.setattr(direct._Source, "copy", copy)
+    writes = Writes(monkeypatch)
+    partial = await store.create_partial(ID)
+    memory = memoryview(mmap.mmap(-1, 2 * MEBIBYTE + 2 * BLOCK_BYTES))
+    memory[:] = DATA[: len(memory)]
+    # Begins and ends within a block, in memory as in the file.
+    await partial.write(0, [memory[:100]])
+    await partial.write(100, [memory[100 : 2 * MEBIBYTE + 5]])
+    assert not copied
+    assert writes.direct == [(BLOCK_BYTES, 2 * MEBIBYTE - BLOCK_BYTES)]
+    end = 2 * MEBIBYTE + 5
+    await partial.write(end, [memory[6 : 6 + MEBIBYTE]])
+    assert copied
+    await partial.write(end + MEBIBYTE, [memory[:MEBIBYTE]])
+    assert [size for _, size in writes.direct][1:] == [MEBIBYTE - BLOCK_BYTES] * 2
+    data = await partial.read(0, 10 * MEBIBYTE)
+    assert data == DATA[:end] + DATA[6 : 6 + MEBIBYTE] + DATA[:MEBIBYTE]
     await partial.close()
