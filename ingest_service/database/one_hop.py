@@ -93,13 +93,22 @@ class OneHopConnection(aiosqlite.Connection):
         await self._execute(run, self._conn)  # type: ignore[no-untyped-call]
 
     async def commit(self) -> None:
-        """Ends the transaction; one without a statement was never begun."""
+        """Ends the transaction, if need be by rolling it back; one without a statement was never begun."""
         begin, self._begin = self._begin, None
         if begin is None:
-            await super().commit()
+            await self.in_its_thread(_commit)
 
     async def rollback(self) -> None:
         """As `commit`."""
         begin, self._begin = self._begin, None
         if begin is None:
             await super().rollback()
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    try:
+        connection.commit()
+    except BaseException:
+        # Some failures leave it open, and nobody rolls back when the connection goes back to the pool.
+        connection.rollback()
+        raise

@@ -24,7 +24,7 @@ from ingest_service.ingests.budget import ByteBudget
 from ingest_service.ingests.limits import MEBIBYTE, Limits
 from ingest_service.ingests.slabs import SlabPool, Window
 from ingest_service.storage import Buffer, PartialFile
-from ingest_service.vocabulary.errors import StorageFailed
+from ingest_service.vocabulary.errors import BackendDown, StorageFailed
 
 _P = ParamSpec("_P")
 
@@ -133,8 +133,12 @@ class ChunkPipeline:
             await self._until(lambda: self._held_bytes() + len(chunk) <= self._limits.window_bytes)
         self._raise_failure()
         await self._take_budget(len(chunk))
+        try:
+            full = self._window.add(chunk)
+        except (OSError, MemoryError) as error:
+            self._budget.give_back(len(chunk))
+            raise BackendDown("The service has no memory for more bytes just now; go on later.") from error
         self.received_bytes += len(chunk)
-        full = self._window.add(chunk)
         if full:
             self._hand_out(full)
         if self._window.waiting_bytes:
@@ -179,6 +183,10 @@ class ChunkPipeline:
         self._budget.give_back(self.received_bytes - self._released_bytes)
         self._released_bytes = self.received_bytes
         self._window.clear()
+        # This frame's tasks and their views would stay until the garbage collector came by.
+        self._tasks.clear()
+        for lane in (self._write_lane, self._hash_lane):
+            lane.queue, lane.in_work = [], []
 
     async def _take_budget(self, size_bytes: int) -> None:
         # Not just `take`: when the store fails for all uploads at once, each holds bytes that another waits
@@ -232,6 +240,7 @@ class ChunkPipeline:
                 await work(batch)
             lane.in_work = []
             lane.done_bytes += sum(map(len, batch))
+            del batch
             self._release()
             if lane.queue:
                 lane.ready.set()
@@ -282,10 +291,9 @@ class ChunkPipeline:
         self._hash_lane.add((*self._write_lane.in_work, *self._write_lane.queue))
 
     def _release(self) -> None:
-        finished = self._finished_bytes()
-        self._window.release(finished)
-        self._budget.give_back(finished - self._released_bytes)
-        self._released_bytes = finished
+        free = self._window.release(self._finished_bytes())
+        self._budget.give_back(free - self._released_bytes)
+        self._released_bytes = free
         self._moved.set()
         self._written.set()
 

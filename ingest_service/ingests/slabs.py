@@ -27,13 +27,18 @@ class Slab:
         self.size_bytes = size_bytes
         self._memory = memoryview(mmap.mmap(-1, size_bytes))
         self._filled = self._taken = 0
-        #: What is in it ends here in the file.
-        self.end = 0
+        #: What is in it begins and ends here in the file.
+        self.start = self.end = 0
 
     def begin(self, position: int) -> None:
         """Empty, for bytes from this place in the file on."""
         self._filled = self._taken = position % BLOCK_BYTES
-        self.end = position
+        self.start = self.end = position
+
+    @property
+    def free_bytes(self) -> int:
+        """Room that is left."""
+        return self.size_bytes - self._filled
 
     @property
     def waiting_bytes(self) -> int:
@@ -97,6 +102,7 @@ class Window:
         self._position = start_bytes
         self._slabs: deque[Slab] = deque()
         self._current: Slab | None = None
+        self._spare: deque[Slab] = deque()
         # Who fills a small one before it is time to take it off gets a large one next.
         self._in_a_rush = False
 
@@ -106,10 +112,14 @@ class Window:
         return 0 if self._current is None else self._current.waiting_bytes
 
     def add(self, chunk: Buffer) -> list[memoryview]:
-        """Copies the chunk; answers the segments that are full with it, to be written and hashed."""
+        """Copies the chunk; answers the segments that are full with it, to be written and hashed.
+
+        Raises OSError or MemoryError where there is no memory for it; nothing has been taken in then.
+        """
+        self._make_room(len(chunk))
         rest, full = memoryview(chunk), []
         while rest:
-            slab = self._current or self._next(len(rest))
+            slab = self._current or self._next()
             size = slab.fill(rest)
             self._position += size
             rest = rest[size:]
@@ -123,20 +133,33 @@ class Window:
         self._in_a_rush = False
         return self._current.take() if self._current is not None and self.waiting_bytes else None
 
-    def release(self, position: int) -> None:
-        """Up to this place in the file nobody needs the bytes any more."""
+    def release(self, position: int) -> int:
+        """Up to this place in the file nobody needs the bytes any more. Answers up to where none is held: a
+        slab goes as a whole."""
         while self._slabs and self._slabs[0].end <= position:
             slab = self._slabs.popleft()
             if slab is self._current:
                 self._current = None
             self._pool.give_back(slab)
+        return min(position, self._slabs[0].start) if self._slabs else position
 
     def clear(self) -> None:
         """Nobody needs anything any more."""
         self.release(self._position)
+        while self._spare:
+            self._pool.give_back(self._spare.popleft())
 
-    def _next(self, size_bytes: int) -> Slab:
-        slab = self._pool.take(large=self._in_a_rush or size_bytes > SMALL_BYTES)
+    def _make_room(self, size_bytes: int) -> None:
+        room = 0 if self._current is None else self._current.free_bytes
+        room += sum(slab.size_bytes for slab in self._spare)
+        while room < size_bytes:
+            is_large = self._in_a_rush or self._current is not None or size_bytes > SMALL_BYTES
+            slab = self._pool.take(large=is_large)
+            self._spare.append(slab)
+            room += slab.size_bytes - (self._position % BLOCK_BYTES if self._current is None else 0)
+
+    def _next(self) -> Slab:
+        slab = self._spare.popleft()
         slab.begin(self._position)
         self._slabs.append(slab)
         self._current = slab

@@ -7,10 +7,12 @@ few and short, and a newer one is worth more than an older.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import socket
 import sys
 import threading
+import time
 from collections import deque
 from socketserver import BaseServer, TCPServer, ThreadingMixIn
 from typing import Any
@@ -26,6 +28,7 @@ _IDLE_SECONDS = 5.0
 #: A stop is noticed after this long at most.
 _POLL_SECONDS = 0.1
 _JOIN_SECONDS = 2.0
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 class _Handler(MetricsHandler):
@@ -34,9 +37,16 @@ class _Handler(MetricsHandler):
     sys_version = ""
 
     def do_GET(self) -> None:  # noqa: N802 (the library's name)
-        if urlsplit(self.path).path != "/metrics":
+        try:
+            is_ours = urlsplit(self.path).path == "/metrics"
+        except ValueError:
+            self.send_error(400)
+            return
+        if not is_ours:
             self.send_error(404)
             return
+        # What the asker would like to have it in is parsed by the library, and there are ways to break that.
+        del self.headers["Accept"]
         super().do_GET()
 
 
@@ -50,6 +60,15 @@ class _Server(ThreadingMixIn, TCPServer):
         self.address_family = family
         self._open: deque[Any] = deque()
         super().__init__(address, handler)
+
+    def get_request(self) -> Any:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _SHORT:
+                # The connection stays in the queue: without a pause it would be asked for again and again.
+                time.sleep(_POLL_SECONDS)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._open.append(request)

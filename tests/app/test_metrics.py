@@ -248,3 +248,26 @@ def test_what_no_address_can_be(listen: str) -> None:
     with pytest.raises(OSError, match=r".+"):
         server.start(listen)
     server.stop()
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET http://[/ HTTP/1.0\r\n\r\n", b" 400 "),
+        (b"GET /metrics HTTP/1.0\r\nAccept: application/openmetrics-text;version=x\r\n\r\n", b" 200 "),
+    ],
+)
+async def test_what_cannot_be_parsed_is_answered_and_not_logged(
+    start_service: StartService, request_bytes: bytes, status: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    service: RunningService = await start_service(metrics_listen="127.0.0.1:0")
+    assert service.service.metrics_port is not None
+
+    def ask_plainly(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=15) as plain:
+            plain.sendall(request_bytes)
+            return plain.makefile("rb").readline()
+
+    answer = await asyncio.to_thread(ask_plainly, service.service.metrics_port)
+    assert status in answer
+    assert "unforeseen" not in caplog.text

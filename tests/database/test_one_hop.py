@@ -92,3 +92,15 @@ async def test_who_cannot_begin_hears_it_with_the_first_statement_and_can_begin_
     await connection.rollback()
     found = await connection.cursor().execute("SELECT a FROM t")
     assert await found.fetchall() == []
+
+
+async def test_a_commit_that_fails_leaves_no_transaction_behind(connection: OneHopConnection) -> None:
+    await connection.cursor().execute("PRAGMA foreign_keys=ON")
+    await connection.cursor().execute(
+        "CREATE TABLE u (a INTEGER REFERENCES t(a) DEFERRABLE INITIALLY DEFERRED)"
+    )
+    await connection.cursor().execute("BEGIN IMMEDIATE")
+    await connection.cursor().execute("INSERT INTO u VALUES (99)")
+    with pytest.raises(sqlite3.IntegrityError):
+        await connection.commit()
+    assert not connection.in_transaction

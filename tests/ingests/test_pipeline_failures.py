@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest_service.ingests import slabs
 from ingest_service.ingests.pipeline import ChunkPipeline
 from ingest_service.storage import FileExecutor
 from ingest_service.vocabulary.errors import BackendDown, StorageFailed, StorageFull
@@ -178,5 +180,27 @@ async def test_close_may_be_repeated(tmp_path: Path, executor: FileExecutor) -> 
     pipeline, _ = await rig.pipeline()
     await pipeline.put(bytes(100))
     await pipeline.close()
+    await pipeline.close()
+    assert rig.budget.held_bytes == 0
+
+
+async def test_without_memory_the_call_ends_and_the_next_one_goes_on(
+    tmp_path: Path, executor: FileExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken in before is written, made durable and told; nothing is waited for that cannot come."""
+    rig = await new_rig(tmp_path, executor)
+    pipeline, partial = await rig.pipeline()
+    await pipeline.put(b"x" * 1000)
+
+    def fails(size_bytes: int) -> slabs.Slab:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    monkeypatch.setattr(slabs, "Slab", fails)
+    with pytest.raises(BackendDown):
+        await pipeline.put(bytes(2**20))
+    async with asyncio.timeout(30):
+        await pipeline.suspend()
+    assert rig.committed == [1000]
+    assert await partial.read(0, 2000) == b"x" * 1000
     await pipeline.close()
     assert rig.budget.held_bytes == 0

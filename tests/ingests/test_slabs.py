@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest_service.ingests.slabs import SMALL_BYTES, SlabPool, Window
+from ingest_service.ingests import slabs
+from ingest_service.ingests.slabs import SMALL_BYTES, Slab, SlabPool, Window
 from ingest_service.storage.direct import lies_in_place
 
 MEBIBYTE = 1024 * 1024
@@ -100,3 +103,30 @@ def test_a_small_window_is_made_of_several_slabs() -> None:
     window = Window(SlabPool(4 * MEBIBYTE), 0)
     window.add(bytes(2 * MEBIBYTE))
     assert len(window._slabs) == 2
+
+
+def test_where_there_is_no_memory_nothing_was_taken_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Window(SlabPool(_WINDOW_BYTES), 5)
+    window.add(b"abc")
+    real = slabs.Slab
+
+    def fails(size_bytes: int) -> Slab:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    monkeypatch.setattr(slabs, "Slab", fails)
+    for _ in range(2):
+        with pytest.raises(OSError, match="no memory"):
+            window.add(bytes(SMALL_BYTES))
+    monkeypatch.setattr(slabs, "Slab", real)
+    segment = window.flush()
+    assert segment is not None
+    assert bytes(segment) == b"abc"
+
+
+def test_a_slab_is_held_as_a_whole() -> None:
+    window = Window(SlabPool(_WINDOW_BYTES), 10)
+    window.add(bytes(1000))
+    window.flush()
+    # Its first half is done; its memory is not free.
+    assert window.release(510) == 10
+    assert window.release(1010) == 1010

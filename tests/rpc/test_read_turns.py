@@ -42,16 +42,17 @@ async def everything(turns: ReadTurns, messages: AsyncIterator[int]) -> list[int
 
 
 async def all_of(turns: ReadTurns, senders: Senders) -> None:
-    """After the first message of each, which tells that it sends fast."""
+    """After as many messages of each as tell that it sends fast."""
     streams = [turns.in_turn(senders.messages(50)) for _ in range(8)]
     for stream in streams:
-        await anext(stream)
+        for _ in range(read_turns._FAST_AFTER):
+            await anext(stream)
     senders.most_asked = 0
 
     async def rest(stream: AsyncIterator[int]) -> list[int]:
         return [message async for message in stream]
 
-    assert await asyncio.gather(*map(rest, streams)) == [list(range(1, 50))] * 8
+    assert await asyncio.gather(*map(rest, streams)) == [list(range(read_turns._FAST_AFTER, 50))] * 8
 
 
 async def test_alone_they_read_all_at_once() -> None:
@@ -84,7 +85,8 @@ async def test_one_whose_message_does_not_come_keeps_nobody_waiting() -> None:
     stopped = asyncio.Event()
 
     async def stops() -> AsyncIterator[int]:
-        yield 0
+        for _ in range(read_turns._FAST_AFTER):
+            yield 0
         await stopped.wait()
         yield 1
 
@@ -94,7 +96,7 @@ async def test_one_whose_message_does_not_come_keeps_nobody_waiting() -> None:
             assert await everything(turns, Senders().messages(100)) == list(range(100))
             assert not stuck.done()
             stopped.set()
-            assert await stuck == [0, 1]
+            assert await stuck == [0] * read_turns._FAST_AFTER + [1]
             assert await everything(turns, Senders().messages(3)) == [0, 1, 2]
 
 
@@ -102,11 +104,13 @@ async def test_a_turn_ends_with_a_cancel_and_with_a_fault() -> None:
     turns = ReadTurns()
 
     async def breaks() -> AsyncIterator[int]:
-        yield 0
+        for _ in range(read_turns._FAST_AFTER):
+            yield 0
         raise ValueError("broken")
 
     async def hangs() -> AsyncIterator[int]:
-        yield 0
+        for _ in range(read_turns._FAST_AFTER):
+            yield 0
         await asyncio.Event().wait()
 
     with turns.small_call():
@@ -120,6 +124,33 @@ async def test_a_turn_ends_with_a_cancel_and_with_a_fault() -> None:
             await asyncio.wait({hanging})
             assert await everything(turns, Senders().messages(3)) == [0, 1, 2]
     assert not turns._free.locked()
+
+
+async def test_who_sends_in_bursts_takes_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would fall silent with the turn in its hands."""
+    monkeypatch.setattr(read_turns, "_READY_SECONDS", 0.003)
+    turns = ReadTurns()
+
+    async def bursts() -> AsyncIterator[int]:
+        for number in range(30):
+            if number % 5 == 4:
+                await asyncio.sleep(0.01)
+            yield number
+
+    async def none(self: ReadTurns) -> None:
+        raise AssertionError("it took a turn")
+
+    monkeypatch.setattr(ReadTurns, "_take", none)
+    with turns.small_call():
+        assert await everything(turns, bursts()) == list(range(30))
+
+
+async def test_nobody_waits_long_for_a_turn() -> None:
+    turns = ReadTurns()
+    await turns._free.acquire()
+    with turns.small_call():
+        async with asyncio.timeout(30):
+            assert await everything(turns, Senders().messages(30)) == list(range(30))
 
 
 async def test_over_the_wire_unary_calls_are_small_and_uploads_take_turns(
@@ -153,10 +184,10 @@ async def test_over_the_wire_unary_calls_are_small_and_uploads_take_turns(
     async with asyncio.timeout(30):
         await reached.wait()
         assert turns._small_calls == 1
-        stored = await upload(service, upload_messages(file, data, chunk_bytes=20_000))
+        stored = await upload(service, upload_messages(file, data, chunk_bytes=6_000))
         assert stored.sha256 == digest(data)
-        # All but the first message, which tells that the client is fast.
-        assert taken >= 15
+        # All but those that tell that the client is fast.
+        assert 30 <= taken <= 60
         go_on.set()
         await asking
     assert turns._small_calls == 0
