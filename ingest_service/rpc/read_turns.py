@@ -17,12 +17,12 @@ _T = TypeVar("_T")
 
 #: Who makes one small call often makes the next; the first one met the uploads at full speed.
 _LINGER_SECONDS = 0.05
-#: Who had a message ready within this time for so many in a row sends as fast as it can. Bursts do not count:
-#: eighty clients that sent two messages and fell silent kept the turn from everybody else.
-_READY_SECONDS = 0.01
+#: Who had a message within this time (that of a few turns of a busy loop) for so many in a row sends as fast
+#: as it can. Bursts do not count: eighty clients that sent two and fell silent kept all others waiting.
+_READY_SECONDS = 0.05
 _FAST_AFTER = 16
-#: A turn ends, or is no longer waited for, after this long.
-_TURN_SECONDS = 0.002
+#: A turn ends after this long, and who let it end has to show four times as much; it is waited for this long.
+_TURN_SECONDS = 0.005
 _WAIT_SECONDS = 0.02
 
 
@@ -58,9 +58,11 @@ class ReadTurns:
             except StopAsyncIteration:
                 return
             finally:
-                if turn is not None:
-                    turn.end()
-            ready_in_a_row = ready_in_a_row + 1 if clock() - asked < _READY_SECONDS else 0
+                was_late = turn is not None and not turn.end()
+            if was_late:
+                ready_in_a_row = -3 * _FAST_AFTER
+            else:
+                ready_in_a_row = ready_in_a_row + 1 if clock() - asked < _READY_SECONDS else 0
             yield message
 
     async def _take(self) -> _Turn | None:
@@ -79,9 +81,10 @@ class _Turn:
         self._taken: asyncio.Lock | None = taken
         self._timer = asyncio.get_running_loop().call_later(_TURN_SECONDS, self.end)
 
-    def end(self) -> None:
-        """May be repeated."""
+    def end(self) -> bool:
+        """False if it had ended before."""
         self._timer.cancel()
         taken, self._taken = self._taken, None
         if taken is not None:
             taken.release()
+        return taken is not None

@@ -191,3 +191,27 @@ async def test_over_the_wire_unary_calls_are_small_and_uploads_take_turns(
         go_on.set()
         await asking
     assert turns._small_calls == 0
+
+
+async def test_who_let_its_turn_end_has_to_show_more_before_it_gets_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns, taken = ReadTurns(), [0]
+    take = ReadTurns._take
+
+    async def counted(self: ReadTurns) -> Any:
+        taken[0] += 1
+        return await take(self)
+
+    async def late_once() -> AsyncIterator[int]:
+        for number in range(6 * read_turns._FAST_AFTER):
+            if number == read_turns._FAST_AFTER:
+                await asyncio.sleep(0.03)
+            yield number
+
+    monkeypatch.setattr(ReadTurns, "_take", counted)
+    monkeypatch.setattr(read_turns, "_READY_SECONDS", 3600.0)
+    with turns.small_call():
+        await everything(turns, late_once())
+    # One that it let end; then nothing for four times as many messages as before.
+    assert taken[0] == 1 + read_turns._FAST_AFTER
