@@ -150,13 +150,14 @@ class Window:
             self._pool.give_back(self._spare.popleft())
 
     def _make_room(self, size_bytes: int) -> None:
-        room = 0 if self._current is None else self._current.free_bytes
+        # The first byte does not begin a slab unless it begins a block.
+        room = -(self._position % BLOCK_BYTES) if self._current is None else self._current.free_bytes
         room += sum(slab.size_bytes for slab in self._spare)
         while room < size_bytes:
             is_large = self._in_a_rush or self._current is not None or size_bytes > SMALL_BYTES
             slab = self._pool.take(large=is_large)
             self._spare.append(slab)
-            room += slab.size_bytes - (self._position % BLOCK_BYTES if self._current is None else 0)
+            room += slab.size_bytes
 
     def _next(self) -> Slab:
         slab = self._spare.popleft()

@@ -130,3 +130,23 @@ def test_a_slab_is_held_as_a_whole() -> None:
     # Its first half is done; its memory is not free.
     assert window.release(510) == 10
     assert window.release(1010) == 1010
+
+
+def test_what_was_got_before_the_memory_ended_is_used_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    window = Window(SlabPool(4 * MEBIBYTE), 100)
+    real, made = slabs.Slab, [0]
+
+    def fails_once(size_bytes: int) -> Slab:
+        made[0] += 1
+        if made[0] == 2:
+            raise MemoryError
+        return real(size_bytes)
+
+    monkeypatch.setattr(slabs, "Slab", fails_once)
+    with pytest.raises(MemoryError):
+        window.add(bytes(2 * MEBIBYTE))
+    # Exactly what the slab that is there would hold, if the bytes began where a block does.
+    data = random.Random(3).randbytes(MEBIBYTE)
+    segments = [*window.add(data), window.flush()]
+    assert b"".join(segment for segment in segments if segment) == data
+    assert made[0] == 3
