@@ -12,7 +12,6 @@ import logging
 import socket
 import sys
 import threading
-import time
 from collections import deque
 from socketserver import BaseServer, TCPServer, ThreadingMixIn
 from typing import Any
@@ -59,6 +58,8 @@ class _Server(ThreadingMixIn, TCPServer):
     def __init__(self, family: socket.AddressFamily, address: Any, handler: type[MetricsHandler]) -> None:
         self.address_family = family
         self._open: deque[Any] = deque()
+        #: Never set.
+        self._pause = threading.Event()
         super().__init__(address, handler)
 
     def get_request(self) -> Any:
@@ -67,7 +68,7 @@ class _Server(ThreadingMixIn, TCPServer):
         except OSError as error:
             if error.errno in _SHORT:
                 # The connection stays in the queue: without a pause it would be asked for again and again.
-                time.sleep(_POLL_SECONDS)
+                self._pause.wait(_POLL_SECONDS)
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
