@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from grpc import aio
 
+from ingest_service.rpc.interceptors.wrapping import WrappingInterceptor
 from ingest_service.rpc.status import CODES, to_status
 from ingest_service.rpc.undecodable import UndecodableMessage, checked, checked_stream, safe_deserializer
 from ingest_service.vocabulary.errors import IngestError
@@ -22,22 +23,17 @@ _log = logging.getLogger(__name__)
 _STATUS_DETAILS = "grpc-status-details-bin"
 
 if TYPE_CHECKING:
-    _Handler = grpc.RpcMethodHandler[Any, Any]
+    from ingest_service.rpc.interceptors.wrapping import Handler
 
 
-class ErrorInterceptor(aio.ServerInterceptor):
+class ErrorInterceptor(WrappingInterceptor):
     """Wraps every handler of the server."""
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler | None:
-        handler = await continuation(handler_call_details)
-        return None if handler is None else _wrap(handler, str(handler_call_details.method))
+    def wrap(self, handler: Handler, method: str) -> Handler:
+        return _wrap(handler, method)
 
 
-def _wrap(handler: _Handler, method: str) -> _Handler:
+def _wrap(handler: Handler, method: str) -> Handler:
     options: Any = {
         "request_deserializer": safe_deserializer(handler.request_deserializer),
         "response_serializer": handler.response_serializer,

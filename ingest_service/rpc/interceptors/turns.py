@@ -6,28 +6,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc import aio
 
+from ingest_service.rpc.interceptors.wrapping import WrappingInterceptor
 from ingest_service.rpc.read_turns import ReadTurns
 
 if TYPE_CHECKING:
-    _Handler = grpc.RpcMethodHandler[Any, Any]
+    from ingest_service.rpc.interceptors.wrapping import Handler
 
 
-class SmallCallsFirst(aio.ServerInterceptor):
+class SmallCallsFirst(WrappingInterceptor):
     """Unary calls are the small ones; what reads a stream takes turns. Innermost: it sees whole messages."""
 
     def __init__(self, turns: ReadTurns) -> None:
         self._turns = turns
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler | None:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
+    def wrap(self, handler: Handler, method: str) -> Handler:
         codec = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(self._small(handler.unary_unary), *codec)
