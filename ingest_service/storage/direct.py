@@ -27,7 +27,7 @@ from ingest_service.storage.source_file import FileIdentity
 
 #: No file system asks for more, but one on a device with larger sectors; that one says EINVAL.
 BLOCK_BYTES = 4096
-#: One direct write: larger ones were slower, smaller ones cost more calls.
+#: So much is copied at once of what does not lie in place; what does is written as it comes.
 _PIECE_BYTES = 1 << 20
 #: Below this a direct write's way to the device costs more than the page cache does.
 _LEAST_BYTES = 128 * 1024
