@@ -10,9 +10,11 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 FUZZ := $(VENV)/.fuzz
 BENCH := $(VENV)/.bench
+# The protos of the last release, as a built image: clones in CI have no tags to compare with.
+PROTOS_BASELINE := protos/baseline.binpb
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test serve lint format protos protos-check lock bench soak fuzz test-ollama clean
+.PHONY: help demo test serve lint format protos protos-baseline lock bench soak fuzz test-ollama clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -50,6 +52,7 @@ lint: $(DEV) ## every static check
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking --against $(PROTOS_BASELINE)
 	$(BIN)/python scripts/generate_stubs.py --check
 	$(BIN)/python scripts/readme_settings.py --check
 	$(BIN)/python scripts/check_tree.py
@@ -59,6 +62,10 @@ format: $(DEV) ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/buf format -w
 	$(BIN)/python scripts/readme_settings.py
+
+protos-baseline: $(DEV) ## move the protos' baseline forward, at a release (refused if anything was removed or changed)
+	$(BIN)/buf breaking --against $(PROTOS_BASELINE)
+	$(BIN)/buf build --exclude-source-info -o $(PROTOS_BASELINE)
 
 protos: $(DEV) ## generate the Python stubs from protos/
 	$(BIN)/python scripts/generate_stubs.py
