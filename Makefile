@@ -12,9 +12,11 @@ FUZZ := $(VENV)/.fuzz
 BENCH := $(VENV)/.bench
 # The protos of the last release, as a built image: clones in CI have no tags to compare with.
 PROTOS_BASELINE := protos/baseline.binpb
+# Two workers: the tests of one file stay together, for some share a running service.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test serve lint format protos protos-baseline lock bench soak fuzz test-ollama clean
+.PHONY: help demo test test-extended test-all serve lint format protos protos-baseline lock bench soak fuzz test-ollama clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -38,9 +40,15 @@ $(DEV): requirements/dev.lock $(RUNTIME)
 demo: $(RUNTIME) ## bring one model in, end to end (MODEL=path, OLLAMA_URL=..., KEEP=1)
 	$(BIN)/python scripts/demo.py
 
-test: $(DEV) ## all tests, on SQLite and PostgreSQL
+test: $(DEV) ## the default tier: every promise once, within 4 minutes on two cores (TESTS="paths")
 	@sh scripts/test_needs.sh
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(PYTEST) $(TESTS)
+
+test-extended: $(DEV) ## the extended tier alone: variants, wide tables, the second database, longer fault runs
+	@sh scripts/test_needs.sh
+	$(PYTEST) -m 'extended and not soak and not real_ollama' $(TESTS)
+
+test-all: test test-extended ## both tiers, within 30 minutes; CI runs them
 
 serve: $(RUNTIME) ## run the service in the foreground
 	$(BIN)/python -m ingest_service serve
@@ -81,7 +89,7 @@ $(BENCH): requirements/bench.lock $(DEV)
 bench: $(BENCH) ## every figure as ratios, in build/bench/ (BENCH_BYTES=268435456, BENCH_ROUNDS=3, BENCH_ONLY="one unary")
 	$(BIN)/python -m benchmarks.suite
 
-soak: $(DEV) ## the tests that take minutes
+soak: $(DEV) ## the tests that take minutes each
 	@sh scripts/test_needs.sh
 	$(BIN)/python -m pytest -m soak --override-ini timeout=3600
 

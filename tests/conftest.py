@@ -41,11 +41,11 @@ def nothing_blocks_the_loop() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`soak_when`: what both databases have in common runs on one in `make test`, on both in `make soak`."""
+    """`extended_when`: variants of a test whose promise one variant holds already (see tests/README.md)."""
     for item in items:
-        marker = item.get_closest_marker("soak_when")
-        if marker is not None and any(part in item.name for part in marker.args):
-            item.add_marker(pytest.mark.soak)
+        parts = [part for marker in item.iter_markers("extended_when") for part in marker.args]
+        if any(part in item.name for part in parts):
+            item.add_marker(pytest.mark.extended)
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ async def refused_with(call: Any) -> str:
     return reason_of(caught.value)
 
 
-@pytest.mark.soak_when("postgresql")
+@pytest.mark.extended_when("postgresql")
 @pytest.mark.parametrize(
     "database_url", [pytest.param("sqlite", marks=pytest.mark.soak), "postgresql"], indirect=True
 )

@@ -146,7 +146,7 @@ MUCH: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.soak_when("a million tokens", "65536 tensors")
+@pytest.mark.extended_when("a million tokens", "65536 tensors")
 @pytest.mark.parametrize("name", MUCH)
 def test_memory_stays_within_64_mib_whatever_comes(name: str) -> None:
     content = MUCH[name]()

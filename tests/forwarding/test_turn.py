@@ -15,7 +15,7 @@ from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import gguf
 
 
-@pytest.mark.soak_when("postgresql")
+@pytest.mark.extended_when("postgresql")
 async def test_two_workers_never_create_on_one_target_at_once(
     both_worlds: World, emulator: OllamaEmulator
 ) -> None:

@@ -104,7 +104,7 @@ async def _asked_for_the_turn(running: RunningService) -> None:
         targets._database.transact = real  # type: ignore[method-assign]
 
 
-@pytest.mark.soak_when("postgresql")
+@pytest.mark.extended_when("postgresql")
 async def test_a_create_of_another_process_goes_first(
     running: RunningService, start_service: StartService, emulator: OllamaEmulator, database_url: str
 ) -> None:

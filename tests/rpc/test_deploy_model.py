@@ -56,7 +56,7 @@ async def on_both(start_service: StartService, emulators: Emulators, database_ur
     return service
 
 
-@pytest.mark.soak_when("postgresql")
+@pytest.mark.extended_when("postgresql")
 async def test_to_every_era_with_its_options_and_no_bytes(
     on_both: RunningService, emulators: Emulators
 ) -> None:
@@ -188,7 +188,7 @@ async def test_an_option_that_is_no_longer_taken(start_service: StartService, em
     await refused(deploy(strict, targets=["a"]), "OPTION_UNSUPPORTED", "options.from")
 
 
-@pytest.mark.soak_when("postgresql")
+@pytest.mark.extended_when("postgresql")
 async def test_a_deletion_comes_before_or_after_it(on_both: RunningService) -> None:
     """At once: whichever wins, no ingest that the catalog knows lacks its bytes."""
     for number in range(6):
