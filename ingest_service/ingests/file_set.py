@@ -31,6 +31,8 @@ def check_file_set(files: Sequence[_Named], options: Mapping[str, Any], *, allow
     for role in (FileRole.PROJECTOR, FileRole.ADAPTER):
         if roles[role] > 1:
             raise OptionUnsupported(f"There is at most one file of role {role}.", field="files")
+    if roles[FileRole.DRAFT]:
+        raise OptionUnsupported("This service forwards no drafts yet.", field="files")
     for index, file in enumerate(files):
         if file.role is not FileRole.MODEL and format_for(file.file_name) != GGUF:
             raise OptionUnsupported(

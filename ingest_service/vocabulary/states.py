@@ -56,6 +56,7 @@ class FileRole(StrEnum):
     PROJECTOR = "PROJECTOR"
     ADAPTER = "ADAPTER"
     SHARD = "SHARD"
+    DRAFT = "DRAFT"
 
 
 #: A file in one of these can take bytes.

@@ -206,6 +206,10 @@ class File(_message.Message):
         """One shard of a split GGUF, called `PREFIX-00001-of-0000N.gguf` as llama.cpp splits it; all
         of them are there, and no file of role MODEL. Needs Ollama 0.30.0.
         """
+        ROLE_DRAFT: File._Role.ValueType  # 5
+        """A small model that drafts tokens for the main one (speculative decoding), one GGUF file. At
+        most one. Ollama takes it from 0.30.0 on.
+        """
 
     class Role(_Role, metaclass=_RoleEnumTypeWrapper):
         """What a file is to its model."""
@@ -220,6 +224,10 @@ class File(_message.Message):
     ROLE_SHARD: File.Role.ValueType  # 4
     """One shard of a split GGUF, called `PREFIX-00001-of-0000N.gguf` as llama.cpp splits it; all
     of them are there, and no file of role MODEL. Needs Ollama 0.30.0.
+    """
+    ROLE_DRAFT: File.Role.ValueType  # 5
+    """A small model that drafts tokens for the main one (speculative decoding), one GGUF file. At
+    most one. Ollama takes it from 0.30.0 on.
     """
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -426,6 +434,10 @@ class CreateOptions(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     QUANTIZE_FIELD_NUMBER: _builtins.int
     FROM_FIELD_NUMBER: _builtins.int
+    RENDERER_FIELD_NUMBER: _builtins.int
+    PARSER_FIELD_NUMBER: _builtins.int
+    REQUIRES_FIELD_NUMBER: _builtins.int
+    DRAFT_QUANTIZE_FIELD_NUMBER: _builtins.int
     template: _builtins.str
     """The prompt template; Ollama's own default when absent."""
     system: _builtins.str
@@ -435,17 +447,34 @@ class CreateOptions(_message.Message):
     Q4_K_S, Q8_0, and only a model of F16, BF16 or F32. From 0.34.1 on: safetensors only, to
     int4, int8, nvfp4, mxfp4, mxfp8.
     """
+    renderer: _builtins.str
+    """The name of the built-in code with which Ollama writes a prompt, in place of a template, e.g.
+    `qwen3-coder`. Ollama knows the option from 0.12.0 on. It stores any name: one that its version
+    does not have fails when the model is used. At most 256 bytes, no control characters.
+    """
+    parser: _builtins.str
+    """The name of the built-in code with which Ollama reads what the model answers (thinking, tool
+    calls), e.g. `qwen3-coder`. As `renderer`: from 0.12.0 on, at most 256 bytes.
+    """
+    requires: _builtins.str
+    """The lowest version of Ollama that the model runs on, e.g. `0.14.0` (semantic versioning). Ollama
+    knows the option from 0.14.0 on, and shows it without comparing it with its own version.
+    """
+    draft_quantize: _builtins.str
+    """Quantize the file of role DRAFT to this type while creating; there has to be such a file. From
+    Ollama 0.30.0 to 0.34.0 only: the types of `quantize`, and only a draft of F16, BF16 or F32.
+    """
     @_builtins.property
     def licenses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """License texts."""
 
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
-        """Runtime parameters: `frequency_penalty`, `main_gpu`, `min_p`, `num_batch`, `num_ctx`,
-        `num_gpu`, `num_keep`, `num_predict`, `num_thread`, `presence_penalty`, `repeat_last_n`,
-        `repeat_penalty`, `seed`, `stop` (a list of texts), `temperature`, `top_k`, `top_p`,
-        `typical_p` (not from Ollama 0.34.1 on), `use_mmap`. Another name, a wrong type or a value
-        out of range is refused.
+        """Runtime parameters: `draft_num_predict` (from Ollama 0.30.0 on), `frequency_penalty`,
+        `main_gpu`, `min_p`, `num_batch`, `num_ctx`, `num_gpu`, `num_keep`, `num_predict`,
+        `num_thread`, `presence_penalty`, `repeat_last_n`, `repeat_penalty`, `seed`, `stop` (a list of
+        texts), `temperature`, `top_k`, `top_p`, `typical_p` (not from Ollama 0.34.1 on), `use_mmap`.
+        Another name, a wrong type or a value out of range is refused.
         """
 
     @_builtins.property
@@ -461,10 +490,14 @@ class CreateOptions(_message.Message):
         parameters: _struct_pb2.Struct | None = ...,
         messages: _abc.Iterable[Global___CreateOptions.Message] | None = ...,
         quantize: _builtins.str = ...,
+        renderer: _builtins.str = ...,
+        parser: _builtins.str = ...,
+        requires: _builtins.str = ...,
+        draft_quantize: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "licenses", b"licenses", "messages", b"messages", "parameters", b"parameters", "quantize", b"quantize", "system", b"system", "template", b"template"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draft_quantize", b"draft_quantize", "from", b"from", "licenses", b"licenses", "messages", b"messages", "parameters", b"parameters", "parser", b"parser", "quantize", b"quantize", "renderer", b"renderer", "requires", b"requires", "system", b"system", "template", b"template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
