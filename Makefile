@@ -42,12 +42,14 @@ demo: $(RUNTIME) ## bring one model in, end to end (MODEL=path, OLLAMA_URL=..., 
 
 test: $(DEV) ## the default tier: every promise once, within 4 minutes on two cores (TESTS="paths")
 	@sh scripts/test_needs.sh
-	$(PYTEST) $(TESTS)
+	$(PYTEST) $(ORDER) $(TESTS)
 
 test-extended: $(DEV) ## the extended tier alone: variants, wide tables, the second database, longer fault runs
 	@sh scripts/test_needs.sh
-	$(PYTEST) -m 'extended and not soak and not real_ollama' $(TESTS)
+	$(PYTEST) $(ORDER) -m 'extended and not soak and not real_ollama' $(TESTS)
 
+# No test may need what another left behind. The seed is printed; ORDER="-p randomly --randomly-seed=n" repeats it.
+test-extended test-all: ORDER := -p randomly
 test-all: test test-extended ## both tiers, within 30 minutes; CI runs them
 
 serve: $(RUNTIME) ## run the service in the foreground
