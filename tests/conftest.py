@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -82,10 +83,10 @@ def _migrate(url: str) -> None:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A migrated PostgreSQL database, or the name of a SQLite file: a test that takes this runs on both."""
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A migrated database of each kind: a test that takes this runs on both."""
     if request.param == "sqlite":
-        yield f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+        yield request.getfixturevalue("sqlite_url")
         return
     cluster: PostgresCluster = request.getfixturevalue("postgres")
     # A test's service may outlive this fixture: its database goes when the next one comes.
@@ -97,16 +98,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    """For tests whose subject is not the database."""
-    return f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+def sqlite_url(tmp_path: Path, migrated_sqlite: Path) -> str:
+    """A migrated SQLite database, for tests whose subject is not the database."""
+    path = tmp_path / "test.db"
+    shutil.copy(migrated_sqlite, path)
+    return f"sqlite+aiosqlite:///{path}"
 
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """A migrated database of each kind."""
+    """The same, opened."""
     opened = Database(database_url)
-    await migrate(opened)
     yield opened
     await opened.close()
 

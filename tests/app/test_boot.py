@@ -150,8 +150,8 @@ async def test_the_boot_log_tells_which_targets_share_their_directory(
     assert re.search(r'message="a target gets its files over HTTP".* target=far .*looked at there', log)
 
 
-def test_migrate_and_check(tmp_path: Path, sqlite_url: str) -> None:
-    variables = environment(tmp_path / "data", sqlite_url)
+def test_migrate_and_check(tmp_path: Path) -> None:
+    variables = environment(tmp_path / "data", f"sqlite+aiosqlite:///{tmp_path / 'new.db'}")
     assert run("migrate", variables).stdout == "schema: none -> 0004\n"
     assert run("migrate", variables).stdout == "schema: 0004 -> 0004\n"
     checked = run("check", variables)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -21,11 +19,9 @@ THIRD = gguf(300_000, seed=3)
 
 
 @pytest.fixture
-async def database(migrated_sqlite: Path, tmp_path: Path) -> AsyncIterator[Database]:
+async def database(sqlite_url: str) -> AsyncIterator[Database]:
     """The database is not what these tests are about."""
-    path = tmp_path / "copy.db"
-    shutil.copy(migrated_sqlite, path)
-    opened = Database(f"sqlite+aiosqlite:///{path}")
+    opened = Database(sqlite_url)
     yield opened
     await opened.close()
 

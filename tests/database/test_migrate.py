@@ -119,11 +119,11 @@ async def test_processes_that_migrate_an_empty_database_at_once_all_succeed(
     assert said == [f"schema: {_head()} -> {_head()}\n"] * 2 + [f"schema: none -> {_head()}\n"]
 
 
-async def test_a_file_that_somebody_else_just_makes_is_waited_for(sqlite_url: str) -> None:
+async def test_a_file_that_somebody_else_just_makes_is_waited_for(tmp_path: Path) -> None:
     """SQLite's busy timeout does not hold for the switch to WAL: the second process was refused at once."""
-    plain = sqlite3.connect(sqlite_url.removeprefix("sqlite+aiosqlite:///"), isolation_level=None)
+    plain = sqlite3.connect(tmp_path / "new.db", isolation_level=None)
     plain.execute("BEGIN IMMEDIATE")
-    async with opened(sqlite_url) as database:
+    async with opened(f"sqlite+aiosqlite:///{tmp_path / 'new.db'}") as database:
         migrating = asyncio.create_task(migrate(database))
         await asyncio.wait({migrating}, timeout=0.5)
         assert not migrating.done()

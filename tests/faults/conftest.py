@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,14 @@ def nobody_leaves_a_task(no_task_left: None) -> None:
 
 
 @pytest.fixture
-def new_url(postgres: PostgresCluster, tmp_path: Path) -> NewUrl:
-    """`new_url("sqlite")` or `new_url("postgresql")`: a database of its own."""
+def new_url(postgres: PostgresCluster, migrated_sqlite: Path, tmp_path: Path) -> NewUrl:
+    """`new_url("sqlite")` or `new_url("postgresql")`: a migrated database of its own."""
 
     def make(kind: str) -> str:
         if kind == "sqlite":
-            return f"sqlite+aiosqlite:///{tmp_path / f'{uuid.uuid4().hex}.db'}"
+            path = tmp_path / f"{uuid.uuid4().hex}.db"
+            shutil.copy(migrated_sqlite, path)
+            return f"sqlite+aiosqlite:///{path}"
         return postgres.create_database(f"fault_{uuid.uuid4().hex}", "migrated")
 
     return make

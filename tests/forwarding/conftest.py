@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,10 +14,8 @@ from tests.ollama_emulator import OllamaEmulator
 
 
 @pytest.fixture
-async def sqlite_database(migrated_sqlite: Path, tmp_path: Path) -> AsyncIterator[Database]:
-    path = tmp_path / "copy.db"
-    shutil.copy(migrated_sqlite, path)
-    database = Database(f"sqlite+aiosqlite:///{path}")
+async def sqlite_database(sqlite_url: str) -> AsyncIterator[Database]:
+    database = Database(sqlite_url)
     yield database
     await database.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -33,21 +32,14 @@ async def executor() -> AsyncIterator[FileExecutor]:
 
 
 @pytest.fixture
-async def parts(
-    no_task_left: None, database_url: str, tmp_path: Path, migrated_sqlite: Path
-) -> AsyncIterator[Parts]:
+async def parts(no_task_left: None, database_url: str, tmp_path: Path) -> AsyncIterator[Parts]:
     """On each database."""
-    if database_url.startswith("sqlite"):
-        shutil.copy(migrated_sqlite, tmp_path / "test.db")
     async with running_parts(database_url, tmp_path / "data") as running:
         yield running
 
 
 @pytest.fixture
-async def parts_on_sqlite(
-    no_task_left: None, sqlite_url: str, tmp_path: Path, migrated_sqlite: Path
-) -> AsyncIterator[Parts]:
+async def parts_on_sqlite(no_task_left: None, sqlite_url: str, tmp_path: Path) -> AsyncIterator[Parts]:
     """For tests whose subject is not the database."""
-    shutil.copy(migrated_sqlite, tmp_path / "test.db")
     async with running_parts(sqlite_url, tmp_path / "data") as running:
         yield running

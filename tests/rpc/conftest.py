@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,9 +21,10 @@ def scene(service: RunningService, emulator: OllamaEmulator) -> Scene:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+async def shared(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> AsyncIterator[Scene]:
     """One for a whole module (`pytest.mark.asyncio(loop_scope="module")`), whose tests store nothing."""
     directory: Path = tmp_path_factory.mktemp("shared")
+    shutil.copy(migrated_sqlite, directory / "test.db")
     async with OllamaEmulator(version="0.24.0", data_dir=directory / "ollama") as emulator:
         settings = settings_for(
             directory / "data", f"sqlite+aiosqlite:///{directory / 'test.db'}", f"default={emulator.url}"

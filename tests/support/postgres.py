@@ -6,6 +6,7 @@ the same binaries without touching the machine: as root under the uid of `nobody
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -14,7 +15,10 @@ import subprocess
 import sys
 import sysconfig
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import asyncpg
 
 #: Becomes another user, then another program. `subprocess`'s own `user` means a real fork instead of a vfork,
 #: and gRPC's threads, once there are any in this process, do not survive it: the child crashes.
@@ -68,17 +72,33 @@ class PostgresCluster:
 
     def create_database(self, name: str, template: str = "template1") -> str:
         """A new database; answers its URL."""
-        self.sql(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
         """Drops it, whoever is still connected."""
-        self.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Runs one statement with psql; answers what it prints."""
         host = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database]
         return self._run("psql", *host, "-v", "ON_ERROR_STOP=1", "-At", "-c", statement)
+
+    def _execute(self, statement: str) -> None:
+        """Without psql, for speed: many tests need a database of their own."""
+
+        async def execute() -> None:
+            connection = await asyncpg.connect(
+                host="127.0.0.1", port=self.port, user="postgres", database="postgres", timeout=60
+            )
+            try:
+                await connection.execute(statement, timeout=60)
+            finally:
+                await connection.close()
+
+        # A thread of its own, for the caller may be within a running loop.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, execute()).result()
 
     def _run(self, program: str, *arguments: str) -> str:
         deadline = time.monotonic() + 90
