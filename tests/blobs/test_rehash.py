@@ -15,6 +15,8 @@ from ingest_service.vocabulary.states import BlobState
 from tests.blobs.parts import LONG_AGO, SQLITE, Kept, Steered, damage, outcome
 from tests.support.files import gguf
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = gguf(300_000, seed=1)
 
 

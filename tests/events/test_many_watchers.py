@@ -19,6 +19,8 @@ from tests.support.files import create_request
 from tests.support.service import RunningService
 from tests.support.stubs import ingest_stub
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 BOUND_SECONDS = 100.0
 
 

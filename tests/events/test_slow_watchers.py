@@ -17,6 +17,8 @@ from tests.events.conftest import History
 from tests.support.files import create_request
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 BOUND_SECONDS = 30.0
 
 

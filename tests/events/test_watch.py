@@ -13,6 +13,8 @@ from ingest_service.vocabulary.errors import Draining, IngestNotFound, SequenceE
 from ingest_service.vocabulary.records import Event, Ingest
 from tests.events.conftest import History
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 BOUND_SECONDS = 30.0
 
 

@@ -18,6 +18,8 @@ from tests.conftest import StartService
 from tests.faults.client import STORED, messages, reason_of, upload
 from tests.support.files import MEBIBYTE, create_request, gguf
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 
 @pytest.fixture
 def small_disk(needs_root: None, tmp_path: Path) -> Iterator[Path]:

@@ -22,6 +22,8 @@ from tests.faults.invariants import quarantined
 from tests.support.files import digest, gguf, push
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = gguf(300_000)
 
 

@@ -19,6 +19,8 @@ from tests.faults.invariants import blob_names, partials, quarantined
 from tests.support.files import create_request, digest, gguf, push
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = gguf(300_000)
 HALF = 150_000
 #: state, committed size, partial, blob -> state after the boot, what the log says.

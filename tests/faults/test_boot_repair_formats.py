@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from model_ingest.v1.ingest_service_pb2 import CreateIngestRequest, FileSpec, GetIngestRequest
 from model_ingest.v1.resources_pb2 import Ingest
 from sqlalchemy import select
@@ -15,6 +16,8 @@ from tests.conftest import StartService
 from tests.faults.test_boot_repair import restarted
 from tests.support.files import digest
 from tests.support.models import CONFIG_JSON, TOKENIZER_MODEL
+
+pytestmark = pytest.mark.extended_when("postgresql")
 
 SET = {
     "model.safetensors": b"\x02" + bytes(7) + b"{}",

@@ -24,6 +24,8 @@ from tests.faults.invariants import blob_names, partials
 from tests.support.files import create_request, digest, gguf, push
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = gguf(300_000)
 HALF = 150_000
 

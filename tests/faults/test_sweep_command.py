@@ -11,11 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import StartService
 from tests.faults.client import UPLOADING, get
 from tests.faults.crash_states import wreck
 from tests.support.files import gguf
 from tests.support.service import ROOT, RunningService, environment
+
+pytestmark = pytest.mark.extended_when("postgresql")
 
 DATA = gguf(300_000)
 

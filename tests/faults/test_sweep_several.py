@@ -21,6 +21,8 @@ from tests.support.models import PROJECTOR as PROJECTOR_PAIRS
 from tests.support.models import model as model_bytes
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 PROJECTOR = model_bytes(30_000, seed=5, kv=PROJECTOR_PAIRS)
 MODEL = gguf(40_000, seed=6)
 

@@ -18,6 +18,8 @@ from tests.forwarding.world import World, open_world
 from tests.ollama_emulator import OllamaEmulator
 from tests.support.files import gguf
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 
 class Clock:
     def __init__(self) -> None:

@@ -12,6 +12,8 @@ from tests.forwarding.world import World, calls
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import MEBIBYTE, gguf
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 
 async def test_a_deployment_that_waits_for_its_turn_is_cancelled_at_once(
     world: World, emulator: OllamaEmulator

@@ -14,6 +14,8 @@ from tests.forwarding.world import World
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import gguf
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 
 async def test_a_deployment_is_claimed_by_one_of_many(both_worlds: World) -> None:
     world = both_worlds

@@ -6,10 +6,14 @@ re-check before create is left out.
 
 from __future__ import annotations
 
+import pytest
+
 from ingest_service.vocabulary.states import DeploymentState, FileRole, IngestState
 from tests.forwarding.world import World, calls
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import digest, gguf
+
+pytestmark = pytest.mark.extended_when("postgresql")
 
 _OLD, _NEW = gguf(3000, seed=1), gguf(3000, seed=2)
 

@@ -14,6 +14,8 @@ from tests.forwarding.world import World, open_world
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import digest, gguf
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 _D = DeploymentState
 
 

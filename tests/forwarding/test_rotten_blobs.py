@@ -13,6 +13,8 @@ from tests.forwarding.world import World, calls
 from tests.ollama_emulator import OllamaEmulator
 from tests.support.files import digest, gguf
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = gguf(5000)
 
 

@@ -14,6 +14,8 @@ from tests.forwarding.world import World
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import gguf
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 
 @pytest.mark.extended_when("postgresql")
 async def test_two_workers_never_create_on_one_target_at_once(

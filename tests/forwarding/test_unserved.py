@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from sqlalchemy import update
 
 from ingest_service.database import Transaction
@@ -14,6 +15,8 @@ from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.states import DeploymentState, IngestState
 from tests.forwarding.world import World, now
 from tests.support.files import gguf
+
+pytestmark = pytest.mark.extended_when("postgresql")
 
 
 async def age(world: World, seconds: float) -> None:

@@ -18,6 +18,8 @@ from tests.ollama_emulator import OllamaEmulator, sample_gguf
 from tests.support.files import digest, gguf
 from tests.support.formats import ACCEPTED
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 OLD = replace(ACCEPTED, rules_version=0)
 GOOD, BAD = gguf(5000), sample_gguf()
 

@@ -35,6 +35,8 @@ from tests.support.files import MEBIBYTE, digest, gguf, push
 from tests.support.models import ADAPTER, model, shard
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = gguf(2 * MEBIBYTE + 5)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ingest_service.ingests.recovery import Recovery
 from ingest_service.ingests.sweep import Sweeper, SweepSettings
 from ingest_service.vocabulary.states import IngestState
 from tests.ingests.parts import KIBIBYTE, Parts, clock, model_bytes, new_id
+
+pytestmark = pytest.mark.extended_when("postgresql")
 
 DATA = model_bytes(50 * KIBIBYTE)
 

@@ -12,6 +12,8 @@ from ingest_service.storage.identity import network_file_system, read_store_id, 
 from ingest_service.vocabulary.errors import BackendDown
 from tests.ingests.parts import Parts, raising
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 
 async def check(parts: Parts, directory: Path | None = None, new: str = "new") -> str:
     return await check_identity(parts.database, directory or parts.data_dir, parts.executor, lambda: new)

@@ -18,6 +18,8 @@ from ingest_service.vocabulary.states import FileState, IngestState
 from tests.ingests.parts import KIBIBYTE, Parts, clock, model_bytes, new_id, raising
 from tests.support.files import digest
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = model_bytes(50 * KIBIBYTE)
 
 

@@ -23,6 +23,8 @@ from tests.ingests.parts import KIBIBYTE, Gate, Parts, clock, eventually, model_
 from tests.support.files import digest
 from tests.support.formats import inspectors
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = model_bytes(50 * KIBIBYTE)
 COMMITTED = 1000
 OTHER = bytes(byte ^ 0xFF for byte in DATA)

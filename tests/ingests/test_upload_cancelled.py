@@ -20,6 +20,8 @@ from tests.ingests.parts import KIBIBYTE, Gate, Parts, model_bytes
 from tests.storage.descriptors import open_files
 from tests.support.files import digest
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 LIMITS = {"window_bytes": 100 * KIBIBYTE, "total_window_bytes": 100 * KIBIBYTE}
 
 

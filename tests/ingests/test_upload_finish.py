@@ -21,6 +21,8 @@ from ingest_service.vocabulary.states import FileState, IngestState
 from tests.ingests.parts import KIBIBYTE, Gate, Parts, check_resumable, eventually, model_bytes, send_chunks
 from tests.support.files import digest
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = model_bytes(150 * KIBIBYTE)
 
 

@@ -21,6 +21,8 @@ from ingest_service.vocabulary.states import BlobState
 from tests.blobs.parts import SQLITE, Kept, Steered, damage, now, until
 from tests.support.files import gguf
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DAY = 86400.0
 DATA = [gguf(5000, seed=seed) for seed in range(30, 43)]
 

@@ -14,6 +14,8 @@ from ingest_service.vocabulary.records import Failure, Ingest
 from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState, FileState, IngestState
 from tests.database.records import deployment, file, get, ingest, insert, later
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 FENCING = 5
 _FAILURE = Failure(Reason.TARGET_REFUSED, "no")
 _D = DeploymentState

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from itertools import product
 
+import pytest
+
 from ingest_service.database import Database
 from ingest_service.ingests.file_moves import FileMoves
 from ingest_service.vocabulary.errors import (
@@ -24,6 +26,8 @@ from ingest_service.vocabulary.records import Deployment, Failure, File, Ingest
 from ingest_service.vocabulary.states import DeploymentState, FileState, IngestState
 from tests.database.records import deployment, digest, file, get, ingest, insert, later
 from tests.support.formats import ACCEPTED
+
+pytestmark = pytest.mark.extended_when("postgresql")
 
 EPOCH = 3
 _FAILURE = Failure(Reason.DIGEST_MISMATCH, "other bytes")

@@ -25,6 +25,8 @@ from tests.support.files import create_request, digest, gguf, upload_messages
 from tests.support.models import beginning
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = gguf(100_000)
 STORED = resources_pb2.File.STATE_STORED
 

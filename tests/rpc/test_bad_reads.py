@@ -20,6 +20,8 @@ from tests.rpc.uploading import start, upload
 from tests.support.files import create_request, gguf, push
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 UNKNOWN_ID = "0" * 24
 MALFORMED_INGESTS = [
     "", "ingests", "ingests/", f"ingests/{UNKNOWN_ID}/", f"ingest/{UNKNOWN_ID}", UNKNOWN_ID, "ingests/../x",

@@ -40,6 +40,8 @@ from tests.rpc.refusals import refused
 from tests.support.files import create_request, digest, gguf, push, send, upload_messages
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 ONE, TWO, THREE = gguf(2000, seed=1), gguf(3000, seed=2), gguf(4000, seed=3)
 
 

@@ -24,6 +24,8 @@ from tests.rpc.refusals import refused
 from tests.support.files import create_request, digest, gguf, push
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 ONE, TWO = gguf(2000, seed=1), gguf(3000, seed=2)
 VERSIONS = {"a": "0.24.0", "b": "0.33.0", "c": "0.34.1", "d": "0.40.0"}
 Emulators = dict[str, OllamaEmulator]

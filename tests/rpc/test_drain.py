@@ -19,6 +19,8 @@ from tests.rpc.uploading import Answer, chunk, finish, start, upload_call
 from tests.support.files import MEBIBYTE, create_request, digest, gguf
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = gguf(2 * MEBIBYTE)
 
 

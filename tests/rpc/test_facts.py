@@ -19,6 +19,8 @@ from tests.support.files import MEBIBYTE, create_request, digest, push, send, up
 from tests.support.models import MODEL, model, shard
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 TEMPLATE = "{{ messages }}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from model_ingest.v1 import resources_pb2
 from model_ingest.v1.catalog_service_pb2 import ListModelsRequest
 
@@ -13,6 +14,8 @@ from tests.rpc.scenes import Scene
 from tests.rpc.uploading import upload
 from tests.support.files import MEBIBYTE, create_request, digest, gguf, push, upload_messages
 from tests.support.service import RunningService
+
+pytestmark = pytest.mark.extended_when("postgresql")
 
 COUNT = 20
 

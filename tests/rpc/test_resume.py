@@ -19,6 +19,8 @@ from tests.conftest import StartService
 from tests.support.files import MEBIBYTE, create_request, digest, gguf, send, upload_messages
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 UPLOADING = resources_pb2.File.STATE_UPLOADING
 STORED = resources_pb2.File.STATE_STORED
 

@@ -27,6 +27,8 @@ from tests.support.formats import ACCEPTED
 from tests.support.models import ADAPTER, CONFIG_JSON, PROJECTOR, TOKENIZER_MODEL, model
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 WEIGHTS = gguf(300_000)
 MMPROJ = model(kv=PROJECTOR)
 LORA = model(kv=ADAPTER)

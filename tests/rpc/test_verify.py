@@ -34,6 +34,8 @@ from tests.support.files import MEBIBYTE, create_request, digest, gguf, push, se
 from tests.support.models import PROJECTOR, model
 from tests.support.service import RunningService
 
+pytestmark = pytest.mark.extended_when("postgresql")
+
 DATA = gguf(2 * MEBIBYTE, seed=8)
 PIECE = 64 * 1024
 READY = Deployment.STATE_READY
