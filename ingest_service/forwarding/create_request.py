@@ -15,10 +15,21 @@ _NAMES = {
     FileRole.MODEL: "model.gguf",
     FileRole.PROJECTOR: "projector.gguf",
     FileRole.ADAPTER: "adapter.gguf",
+    FileRole.DRAFT: "draft.gguf",
 }
+#: Files that have a field of their own; all others are `files`.
+_BESIDE = {FileRole.ADAPTER: "adapters", FileRole.DRAFT: "draft_files"}
 _SHARD_SUFFIX_CHARACTERS = len("-00001-of-00003.gguf")
 #: Our options that are passed on as they are, by Ollama's names.
-_AS_THEY_ARE = {"template": "template", "system": "system", "licenses": "license", "quantize": "quantize"}
+_AS_THEY_ARE = {
+    "template": "template",
+    "system": "system",
+    "licenses": "license",
+    "quantize": "quantize",
+    "renderer": "renderer",
+    "parser": "parser",
+    "draft_quantize": "draft_quantize",
+}
 
 
 def create_request(ingest: Ingest) -> Mapping[str, Any]:
@@ -28,11 +39,12 @@ def create_request(ingest: Ingest) -> Mapping[str, Any]:
         # Never both: Ollama would ignore the files.
         body["from"] = ingest.options["from"]
     else:
-        files = (file for file in ingest.files if file.role is not FileRole.ADAPTER)
+        files = (file for file in ingest.files if file.role not in _BESIDE)
         body["files"] = {_name(file): digest_of(file) for file in files}
-    adapters = {_name(file): digest_of(file) for file in ingest.files if file.role is FileRole.ADAPTER}
-    if adapters:
-        body["adapters"] = adapters
+    for role, field in _BESIDE.items():
+        beside = {_name(file): digest_of(file) for file in ingest.files if file.role is role}
+        if beside:
+            body[field] = beside
     return {**body, **_options(ingest.options), "stream": True}
 
 
@@ -65,6 +77,9 @@ def _name(file: File) -> str:
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     body = {theirs: options[ours] for ours, theirs in _AS_THEY_ARE.items() if options.get(ours)}
+    if options.get("requires"):
+        # Ollama's own client sends it without the `v`.
+        body["requires"] = options["requires"].removeprefix("v")
     if options.get("parameters"):
         body["parameters"] = {name: _plain(value) for name, value in options["parameters"].items()}
     if options.get("messages"):

@@ -10,6 +10,10 @@ from ingest_service.vocabulary.quantize import GGUF_TYPES, SAFETENSORS_TYPES
 from ingest_service.vocabulary.records import Ingest
 from ingest_service.vocabulary.states import FileRole
 
+#: Ollama before these versions ignores them without a word.
+_FIRST_OF_OPTION = {"renderer": (0, 12, 0), "parser": (0, 12, 0), "requires": (0, 14, 0)}
+_FIRST_OF_DRAFTS = (0, 30, 0)
+_NOT_REWRITTEN = frozenset({FileRole.ADAPTER, FileRole.DRAFT})
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 
@@ -34,7 +38,7 @@ def era_of(version: str) -> Era:
 
 def rewrites(version: str, ingest: Ingest) -> bool:
     """Ollama there writes the model's file anew: in silence, and with three times its size on its disk."""
-    return era_of(version) is Era.B and any(file.role is not FileRole.ADAPTER for file in ingest.files)
+    return era_of(version) is Era.B and not _roles(ingest) <= _NOT_REWRITTEN
 
 
 def unsupported(version: str, ingest: Ingest) -> str:
@@ -45,11 +49,30 @@ def unsupported(version: str, ingest: Ingest) -> str:
     number = _number(version)
     if number is not None and number < (0, 5, 5):
         wish = "takes no `files` in a create (0.5.5 is the first that does)"
+    elif number is not None and (unknown := _not_yet_known(number, ingest)):
+        wish = unknown
     elif era_of(version) in {Era.A, Era.B}:
         wish = _too_early(era_of(version), ingest)
     else:
         wish = _too_late(ingest)
     return f"Ollama {version or 'of unknown version'} there {wish}." if wish else ""
+
+
+def _not_yet_known(number: tuple[int, int, int], ingest: Ingest) -> str:
+    for name, first in _FIRST_OF_OPTION.items():
+        if ingest.options.get(name) and number < first:
+            return f"does not know `options.{name}` ({_text(first)} is the first that does)"
+    if number < _FIRST_OF_DRAFTS:
+        first_words = f"({_text(_FIRST_OF_DRAFTS)} is the first that does)"
+        if FileRole.DRAFT in _roles(ingest):
+            return f"takes no draft, files of role DRAFT {first_words}"
+        if "draft_num_predict" in ingest.options.get("parameters", {}):
+            return f"does not know `options.parameters.draft_num_predict` {first_words}"
+    return ""
+
+
+def _text(number: tuple[int, int, int]) -> str:
+    return ".".join(str(part) for part in number)
 
 
 def _too_early(era: Era, ingest: Ingest) -> str:
@@ -66,6 +89,14 @@ def _too_late(ingest: Ingest) -> str:
         return "takes no LoRA adapters, files of role ADAPTER (0.34.0 is the last that does)"
     if "typical_p" in ingest.options.get("parameters", {}):
         return "refuses `options.parameters.typical_p` (0.34.0 is the last that takes it)"
+    if FileRole.DRAFT in _roles(ingest) and _has_safetensors(ingest):
+        return "takes no GGUF of role DRAFT beside safetensors (0.34.0 is the last that does)"
+    return _no_longer_quantizes(ingest)
+
+
+def _no_longer_quantizes(ingest: Ingest) -> str:
+    if ingest.options.get("draft_quantize"):
+        return "does not do `options.draft_quantize` of a GGUF (0.34.0 is the last that does)"
     quantize = ingest.options.get("quantize", "")
     if quantize and not _has_safetensors(ingest):
         return "does not do `options.quantize` of a GGUF (0.34.0 is the last that does)"

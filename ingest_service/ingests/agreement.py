@@ -18,6 +18,7 @@ Facts = Mapping[str, Any]
 _TYPES = {
     FileRole.MODEL: {"model"},
     FileRole.SHARD: {"model"},
+    FileRole.DRAFT: {"model"},
     FileRole.ADAPTER: {"adapter"},
     FileRole.PROJECTOR: {"mmproj", "projector"},
 }

@@ -28,11 +28,11 @@ class _Named(Protocol):
 def check_file_set(files: Sequence[_Named], options: Mapping[str, Any], *, allow_safetensors: bool) -> None:
     """Raises OptionUnsupported or FileNameInvalid, naming the field."""
     roles = Counter(file.role for file in files)
-    for role in (FileRole.PROJECTOR, FileRole.ADAPTER):
+    for role in (FileRole.PROJECTOR, FileRole.ADAPTER, FileRole.DRAFT):
         if roles[role] > 1:
             raise OptionUnsupported(f"There is at most one file of role {role}.", field="files")
-    if roles[FileRole.DRAFT]:
-        raise OptionUnsupported("This service forwards no drafts yet.", field="files")
+    if options.get("draft_quantize") and not roles[FileRole.DRAFT]:
+        raise OptionUnsupported("There is no file of role DRAFT to quantize.", field="options.draft_quantize")
     for index, file in enumerate(files):
         if file.role is not FileRole.MODEL and format_for(file.file_name) != GGUF:
             raise OptionUnsupported(
@@ -41,10 +41,11 @@ def check_file_set(files: Sequence[_Named], options: Mapping[str, Any], *, allow
                 field=f"files[{index}].role",
             )
     if options.get("from"):
-        if any(file.role is not FileRole.ADAPTER for file in files):
+        if any(file.role not in {FileRole.ADAPTER, FileRole.DRAFT} for file in files):
             # Ollama would take `from` and ignore the files without a word.
             raise OptionUnsupported(
-                "With `from` there can be no file but one of role ADAPTER.", field="options.from"
+                "With `from` there can be no file but one of role ADAPTER and one of role DRAFT.",
+                field="options.from",
             )
     elif roles[FileRole.SHARD]:
         _check_shards(files, roles)
@@ -99,7 +100,9 @@ def _check_models(files: Sequence[_Named], roles: Counter[FileRole], *, allow_sa
             field="files",
         )
     if formats[GGUF] or roles[FileRole.PROJECTOR]:
-        raise OptionUnsupported("Beside safetensors there is no GGUF but an adapter.", field="files")
+        raise OptionUnsupported(
+            "Beside safetensors there is no GGUF but an adapter and a draft.", field="files"
+        )
     tokenizers = {"tokenizer.json", "tokenizer.model"}
     missing = ["a config.json"] if "config.json" not in names else []
     missing += ["a tokenizer.json or tokenizer.model"] if not tokenizers & set(names) else []

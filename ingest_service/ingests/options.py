@@ -7,6 +7,7 @@ there, before a byte is pushed to it (`forwarding/eras.py`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,6 +24,13 @@ MAX_PARAMETERS_BYTES = 128 * 1024
 _MAX_STOPS = 64
 _MAX_STOP_BYTES = 1024
 _INT32 = 2**31 - 1
+_MAX_WORD_BYTES = 256
+#: What Go's semver package takes, with or without its `v`: `0.14` and `0.14.0-rc1+build` are versions.
+_IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
+_PART = r"(?:0|[1-9][0-9]*)"
+_SEMANTIC_VERSION = re.compile(
+    rf"v?{_PART}(?:\.{_PART}(?:\.{_PART}(?:-(?P<pre>{_IDENTIFIERS}))?(?:\+{_IDENTIFIERS})?)?)?"
+)
 _ROLES = ("system", "user", "assistant")
 
 
@@ -64,6 +72,7 @@ def _is_stop(value: object) -> bool:
 
 #: Ollama's runtime parameters (its `api.Options`); each is passed on under its own name.
 PARAMETERS: Mapping[str, _Number | _Switch | _Stops] = {
+    "draft_num_predict": _Number(0, _INT32),
     "num_ctx": _Number(1, 2**24),
     "num_batch": _Number(1, 65_536),
     "num_gpu": _Number(-1, 65_536),
@@ -99,6 +108,12 @@ def check_options(options: Mapping[str, Any], *, allow_from: bool) -> None:
             _check_parameters(value)
         elif name == "quantize":
             _check_quantize(value)
+        elif name in {"renderer", "parser"}:
+            _check_word(value, f"options.{name}")
+        elif name == "requires":
+            _check_requires(value)
+        elif name == "draft_quantize":
+            _check_draft_quantize(value)
         elif name == "from":
             _check_from(value, allow_from=allow_from)
         else:
@@ -150,6 +165,34 @@ def _check_quantize(text: str) -> None:
             f"One can quantize to {', '.join(GGUF_TYPES)} (Ollama before 0.34.1) or, safetensors from 0.34.1"
             f" on, to {', '.join(SAFETENSORS_TYPES)}.",
             field="options.quantize",
+        )
+
+
+def _check_word(text: str, field: str) -> None:
+    """Ollama stores any name of a renderer or parser; which ones there are depends on its version."""
+    if _bytes(text) > _MAX_WORD_BYTES or not text.isprintable():
+        raise OptionUnsupported(
+            f"A name has at most {_MAX_WORD_BYTES} bytes and no control characters.", field=field
+        )
+
+
+def _check_requires(text: str) -> None:
+    """As Ollama's own client reads it: its server would store anything."""
+    found = _SEMANTIC_VERSION.fullmatch(text) if len(text) <= _MAX_WORD_BYTES else None
+    numbers = (one for one in ((found and found["pre"]) or "").split(".") if one.isdecimal())
+    if found is None or any(number != "0" and number[0] == "0" for number in numbers):
+        raise OptionUnsupported(
+            f"It is the lowest version of Ollama that runs the model, e.g. 0.14.0 (semantic versioning), in"
+            f" at most {_MAX_WORD_BYTES} bytes.",
+            field="options.requires",
+        )
+
+
+def _check_draft_quantize(text: str) -> None:
+    if text.upper() not in GGUF_TYPES:
+        raise OptionUnsupported(
+            f"One can quantize a draft to {', '.join(GGUF_TYPES)} (Ollama 0.30.0 to 0.34.0).",
+            field="options.draft_quantize",
         )
 
 

@@ -16,6 +16,7 @@ from tests.support.files import digest
 from tests.support.models import CONFIG_JSON
 
 MODEL, PROJECTOR, ADAPTER, SHARD = FileRole.MODEL, FileRole.PROJECTOR, FileRole.ADAPTER, FileRole.SHARD
+DRAFT = FileRole.DRAFT
 WEIGHTS = sample_gguf({"general.file_type": 1}, [("token_embd.weight", (32, 2), 1, None)])
 MMPROJ = sample_gguf({"general.type": "mmproj"})
 LORA = sample_gguf({"general.type": "adapter"})
@@ -35,6 +36,9 @@ OPTIONS: dict[str, Any] = {
     "licenses": ["MIT", "and more"],
     "parameters": {"num_ctx": 4096.0, "temperature": 0.5, "seed": 7.0, "use_mmap": True, "stop": ["a", "b"]},
     "messages": [{"role": "user", "content": "hi"}, {"role": "assistant"}],
+    "renderer": "qwen3-coder",
+    "parser": "qwen3",
+    "requires": "v0.14.0",
 }
 OPTIONS_BODY: dict[str, Any] = {
     "template": "{{ .Prompt }}",
@@ -42,6 +46,9 @@ OPTIONS_BODY: dict[str, Any] = {
     "license": ["MIT", "and more"],
     "parameters": {"num_ctx": 4096, "temperature": 0.5, "seed": 7, "use_mmap": True, "stop": ["a", "b"]},
     "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}],
+    "renderer": "qwen3-coder",
+    "parser": "qwen3",
+    "requires": "0.14.0",
 }
 Files = list[tuple[str, FileRole, bytes]]
 
@@ -91,6 +98,28 @@ async def test_a_model_with_projector_where_adapters_are_refused(
 ) -> None:
     emulator.version = version
     assert await created(world, emulator, TOGETHER[1:]) == {"files": TOGETHER_FILES}
+
+
+@pytest.mark.parametrize("version", ["0.30.0", "0.34.1"])
+async def test_a_draft_beside_the_model(world: World, emulator: OllamaEmulator, version: str) -> None:
+    emulator.version = version
+    small = sample_gguf({"general.name": "draft", "general.file_type": 1})
+    body = await created(world, emulator, [("a.gguf", DRAFT, small), ("b.gguf", MODEL, WEIGHTS)])
+    assert body == {"files": {"model.gguf": digest(WEIGHTS)}, "draft_files": {"draft.gguf": digest(small)}}
+    manifest = emulator.models.load(parse("m"))
+    assert manifest is not None
+    assert [layer.digest for layer in manifest.layers if layer.kind == "draft"] == [digest(small)]
+
+
+async def test_a_draft_is_quantized_and_the_model_is_not(world: World, emulator: OllamaEmulator) -> None:
+    emulator.version = "0.30.0"
+    small = sample_gguf({"general.name": "draft", "general.file_type": 1})
+    files = [("a.gguf", DRAFT, small), ("b.gguf", MODEL, WEIGHTS)]
+    body = await created(world, emulator, files, options={"draft_quantize": "q8_0"})
+    assert (body["draft_quantize"], "quantize" in body) == ("q8_0", False)
+    manifest = emulator.models.load(parse("m"))
+    assert manifest is not None
+    assert digest(small) not in [layer.digest for layer in manifest.layers]
 
 
 @pytest.mark.parametrize("version", ["0.30.0", "0.33.0", "0.34.1", "0.40.0"])

@@ -26,6 +26,7 @@ SAFE = [
     ("config.json", FileRole.MODEL, CONFIG_JSON),
     ("tokenizer.json", FileRole.MODEL, b'{"a":1}'),
 ]
+DRAFT = [*PLAIN, ("d.gguf", FileRole.DRAFT, sample_gguf({"general.name": "draft"}))]
 TYPICAL = {"parameters": {"typical_p": 0.5}}
 
 Files = list[tuple[str, FileRole, bytes]]
@@ -47,6 +48,13 @@ Files = list[tuple[str, FileRole, bytes]]
         ("0.40.0", PLAIN, {"quantize": "Q4_K_M"}, "`options.quantize` of a GGUF"),
         ("0.34.1", PLAIN, {"quantize": "int4"}, "`options.quantize` of a GGUF"),
         ("0.34.1", SAFE, {"quantize": "Q4_K_M"}, "`options.quantize` to Q4_K_M"),
+        ("0.11.11", PLAIN, {"renderer": "x"}, "`options.renderer`"),
+        ("0.11.11", PLAIN, {"parser": "x"}, "`options.parser`"),
+        ("0.13.5", PLAIN, {"requires": "0.13.0"}, "`options.requires`"),
+        ("0.24.0", DRAFT, {}, "role DRAFT"),
+        ("0.24.0", PLAIN, {"parameters": {"draft_num_predict": 4}}, "`options.parameters.draft_num_predict`"),
+        ("0.34.1", DRAFT, {"draft_quantize": "Q8_0"}, "`options.draft_quantize`"),
+        ("0.34.1", [*SAFE, DRAFT[1]], {}, "role DRAFT beside safetensors"),
     ],
 )
 async def test_it_is_refused_before_anything_is_pushed(

@@ -40,6 +40,7 @@ def name(number: int, count: int = 2) -> str:
         (FileRole.PROJECTOR, "p.gguf", CLIP),
         (FileRole.PROJECTOR, "p.gguf", OLD_CLIP),
         (FileRole.ADAPTER, "a.gguf", LORA),
+        (FileRole.DRAFT, "d.gguf", MODEL),
         (FileRole.SHARD, name(1), shard(0)),
         (FileRole.SHARD, name(2), shard(1)),
         # A model that was split into one is whole.
@@ -63,6 +64,8 @@ def test_what_agrees(role: FileRole, file_name: str, facts: dict[str, Any]) -> N
         (FileRole.PROJECTOR, "m.gguf", LORA, "X1", "general.type"),
         (FileRole.ADAPTER, "m.gguf", MODEL, "X1", "general.type"),
         (FileRole.ADAPTER, "m.gguf", CLIP, "X1", "general.type"),
+        (FileRole.DRAFT, "m.gguf", CLIP, "X1", "general.type"),
+        (FileRole.DRAFT, "m.gguf", LORA, "X1", "general.type"),
         (FileRole.SHARD, name(1), CLIP, "X1", "general.type"),
         (FileRole.MODEL, "m.gguf", shard(0), "X2", "split.count"),
         (FileRole.MODEL, name(1), shard(0), "X2", "split.count"),

@@ -12,6 +12,7 @@ from ingest_service.vocabulary.errors import FileNameInvalid, IngestError, Optio
 from ingest_service.vocabulary.states import FileRole
 
 MODEL, PROJECTOR, ADAPTER, SHARD = FileRole.MODEL, FileRole.PROJECTOR, FileRole.ADAPTER, FileRole.SHARD
+DRAFT = FileRole.DRAFT
 SAFE = [
     ("model-00001-of-00002.safetensors", MODEL),
     ("model-00002-of-00002.safetensors", MODEL),
@@ -43,6 +44,11 @@ def check(files: list[tuple[str, FileRole]], options: dict[str, Any], *, allow: 
         ([*SAFE, ("lora.gguf", ADAPTER)], {}),
         ([], FROM),
         ([("lora.gguf", ADAPTER)], FROM),
+        ([("model.gguf", MODEL), ("d.gguf", DRAFT)], {}),
+        ([("model.gguf", MODEL), ("d.gguf", DRAFT)], {"draft_quantize": "Q8_0"}),
+        ([*SHARDS, ("d.gguf", DRAFT)], {}),
+        ([*SAFE, ("d.gguf", DRAFT)], {}),
+        ([("lora.gguf", ADAPTER), ("d.gguf", DRAFT)], FROM),
     ],
 )
 def test_a_good_set_passes(files: list[tuple[str, FileRole]], options: dict[str, Any]) -> None:
@@ -76,6 +82,11 @@ def test_a_good_set_passes(files: list[tuple[str, FileRole]], options: dict[str,
         ([("a.gguf", MODEL)], FROM, OptionUnsupported, "options.from"),
         ([("mm.gguf", PROJECTOR)], FROM, OptionUnsupported, "options.from"),
         (SHARDS, FROM, OptionUnsupported, "options.from"),
+        ([("d.gguf", DRAFT)], {}, OptionUnsupported, "files"),
+        ([("a.gguf", MODEL), ("d.gguf", DRAFT), ("e.gguf", DRAFT)], {}, OptionUnsupported, "files"),
+        ([("a.gguf", MODEL), ("d.safetensors", DRAFT)], {}, OptionUnsupported, "files[1].role"),
+        ([("a.gguf", MODEL)], {"draft_quantize": "Q8_0"}, OptionUnsupported, "options.draft_quantize"),
+        ([], {**FROM, "draft_quantize": "Q8_0"}, OptionUnsupported, "options.draft_quantize"),
     ],
 )
 def test_a_set_that_makes_no_model_is_refused(

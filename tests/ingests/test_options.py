@@ -11,6 +11,7 @@ from ingest_service.vocabulary.errors import OptionUnsupported
 
 #: For each parameter the ends of its range, or what else it may be.
 GOOD: dict[str, list[Any]] = {
+    "draft_num_predict": [0, 4.0, 2**31 - 1],
     "num_ctx": [1, 4096.0, 2**24],
     "num_batch": [1, 65_536],
     "num_gpu": [-1, 0, 999],
@@ -32,6 +33,7 @@ GOOD: dict[str, list[Any]] = {
     "stop": [["<|im_end|>"], ["a", "b"], ["x"] * 64, ["x" * 1024]],
 }
 BAD: dict[str, list[Any]] = {
+    "draft_num_predict": [-1, 1.5, "4", True],
     "num_ctx": [0, -1, 2**24 + 1, 1.5, 1e300, "4096", True, None, [1], {}],
     "num_batch": [0, 65_537],
     "num_gpu": [-2, 65_537],
@@ -85,7 +87,7 @@ def test_a_name_that_cannot_be_repeated_is_not(name: str) -> None:
     assert refused_field({"parameters": {name: 1}}) == "options.parameters"
 
 
-@pytest.mark.parametrize("name", ["remote_host", "files", "renderer", "stream", "model"])
+@pytest.mark.parametrize("name", ["remote_host", "files", "draft_files", "info", "stream", "model"])
 def test_what_is_no_option_is_refused(name: str) -> None:
     assert refused_field({name: "x"}) == f"options.{name}"
 
@@ -103,6 +105,15 @@ def test_what_is_no_option_is_refused(name: str) -> None:
         ({"messages": [{"role": "user"}] * 1025}, "options.messages"),
         ({"quantize": "Q5_K_M"}, "options.quantize"),
         ({"quantize": "q"}, "options.quantize"),
+        ({"renderer": "x" * 257}, "options.renderer"),
+        ({"renderer": "a\x00b"}, "options.renderer"),
+        ({"parser": "a\nb"}, "options.parser"),
+        ({"parser": "\u202e"}, "options.parser"),
+        ({"parser": "\u00e4" * 129}, "options.parser"),
+        ({"requires": "0.14.0\n"}, "options.requires"),
+        ({"requires": "1" * 257}, "options.requires"),
+        ({"requires": "newest"}, "options.requires"),
+        ({"draft_quantize": "int4"}, "options.draft_quantize"),
         ({"from": "registry.example/library/llama"}, "options.from"),
         ({"from": "llama:cloud"}, "options.from"),
         ({"from": "gpt-oss:120b-cloud"}, "options.from"),
@@ -133,3 +144,29 @@ def test_what_one_era_or_another_quantizes_to_passes(quantize: str) -> None:
 def test_from_is_off_unless_it_is_switched_on() -> None:
     check_options({"from": "library/llama:8b"}, allow_from=True)
     assert refused_field({"from": "library/llama:8b"}, allow_from=False) == "options.from"
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["0", "0.14", "0.14.0", "v0.14.0", "10.20.30", "0.14.0-rc1", "0.14.0-rc.1+b.001", "1.0.0-0", "1.0.0--"],
+)
+def test_a_version_that_can_be_required_passes(version: str) -> None:
+    """What Go's semver package takes behind a `v`, its short forms too: so Ollama's own client judges it."""
+    check_options({"requires": version}, allow_from=False)
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize(
+    "version",
+    [
+        "v", "vv1", "V1.0.0", "00", "0.01", "0.14.00", "1.2.3.4", "1.0-rc1", "1.0.0-", "1.0.0-01",
+        "1.0.0-a..b", "1.0.0+", " 1.0.0", "1.0.0 ", "1.0.0-\u00e4", "\u0661.0.0", "1.0.0\x00",
+    ],
+)  # fmt: skip
+def test_what_is_no_version_cannot_be_required(version: str) -> None:
+    assert refused_field({"requires": version}) == "options.requires"
+
+
+@pytest.mark.parametrize("word", ["qwen3-coder", "x" * 256, "any name: Ollama's own are not listed here"])
+def test_a_renderer_and_a_parser_of_any_name_pass(word: str) -> None:
+    check_options({"renderer": word, "parser": word, "draft_quantize": "q8_0"}, allow_from=False)

@@ -12,13 +12,14 @@ from .golang import dumps, human_number
 from .models import CONFIG, Layer
 from .parts import Part, Progress, Worker, Workshop
 from .rewrite import finish
-from .sources import from_files, from_model
+from .sources import base_config, from_files, from_model
 
 
 async def create(shop: Workshop, request: CreateRequest) -> Worker:
     """Section 3.3's sequences. The manifest is written after `writing manifest` was taken."""
     name = shop.models.existing(request.name)
     old = shop.models.load(name)
+    base: dict[str, Any] = {}
     parts: list[Part] = []
     files = request.mapping("files")
     if request.text("from"):
@@ -26,26 +27,36 @@ async def create(shop: Workshop, request: CreateRequest) -> Worker:
         async with aclosing(from_model(shop, request.text("from"), parts)) as steps:
             async for progress in steps:
                 yield progress
+        base = base_config(shop, request.text("from"))
     elif files is not None:
         async with aclosing(from_files(shop, files, parts, adapter=False)) as steps:
             async for progress in steps:
                 yield progress
     else:
         raise APIError("neither 'from' or 'files' was specified", 400)
+    # The drafts are parsed before the adapters; their layers come after them.
+    drafts: list[Part] = []
+    draft_files = request.mapping("draft_files")
+    if draft_files:
+        async with aclosing(from_files(shop, draft_files, drafts, draft=True)) as steps:
+            async for progress in steps:
+                yield progress
     adapters = request.mapping("adapters")
     if adapters:
         async with aclosing(from_files(shop, adapters, parts, adapter=True)) as steps:
             async for progress in steps:
                 yield progress
+    parts += drafts
     _check_info(request.data.get("info") or {})
     layers: list[Layer] = []
     for part in parts:
-        quantize = request.text("quantize", "quantization")
+        is_draft = part.layer.kind == "draft"
+        quantize = request.text(*(("draft_quantize",) if is_draft else ("quantize", "quantization")))
         async with aclosing(finish(shop, part, quantize, layers)) as steps:
             async for progress in steps:
                 yield progress
     layers = await _settings(shop, request, layers)
-    config = await shop.new_layer(_config(request, parts), CONFIG)
+    config = await shop.new_layer(_config(request, parts, base), CONFIG)
     for layer in layers:
         if layer.status:
             yield Progress(layer.status)
@@ -119,7 +130,7 @@ def _check_template(text: str) -> None:
         raise APIError("template error: template: :1: unexpected EOF", 400)
 
 
-def _config(request: CreateRequest, parts: list[Part]) -> bytes:
+def _config(request: CreateRequest, parts: list[Part], base: dict[str, Any]) -> bytes:
     models = [part.gguf for part in parts if part.layer.kind == "model" and part.gguf]
     info = request.data.get("info") or {}
     first = models[0] if models else None
@@ -132,8 +143,11 @@ def _config(request: CreateRequest, parts: list[Part]) -> bytes:
         "file_type": info.get("quantization_level") or (first.file_type if first else ""),
     }
     for key in ("renderer", "parser", "requires"):
-        if request.text(key):
-            config[key] = request.text(key)
+        if text := request.text(key) or base.get(key):
+            config[key] = text
+    for part in parts:
+        if part.layer.kind == "draft" and part.gguf:
+            config["draft"] = {"model_format": "gguf", "architecture": part.gguf.architecture}
     if info.get("capabilities"):
         config["capabilities"] = info["capabilities"]
     return dumps({**config, "architecture": "amd64", "os": "linux"}) + b"\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import names
 from .blobs import Blobs, InvalidDigest
-from .eras import Era
+from .eras import Era, Version
 
 
 class APIError(Exception):
@@ -79,8 +79,10 @@ def valid_path(path: str) -> bool:
     return path == "." or all(part not in ("", ".", "..") for part in path.split("/"))
 
 
-def check(raw: bytes, era: Era, blobs: Blobs) -> CreateRequest:
-    data = decode(raw, "CreateRequest", _CREATE)
+def check(raw: bytes, version: Version, blobs: Blobs) -> CreateRequest:
+    era = version.era
+    known = {field: kind for field, kind in _CREATE.items() if not version.forgets(field)}
+    data = {field: value for field, value in decode(raw, "CreateRequest", known).items() if field in known}
     for key in ("files", "draft_files"):
         for path, digest in data.get(key, {}).items():
             if not valid_path(path) or (era is Era.C and ("\\" in path or ":" in path)):
@@ -118,8 +120,7 @@ def _check_newest(data: dict[str, Any], blobs: Blobs) -> None:
         raise APIError("too many files", 400)
     quantize = data.get("quantize") or data.get("quantization")
     if data.get("from") or not files:
-        if quantize:
-            raise APIError(_ONLY_SAFETENSORS, 400)
+        _check_no_quantize(data)
         return
     kinds = set()
     for path, digest in files.items():
@@ -133,13 +134,24 @@ def _check_newest(data: dict[str, Any], blobs: Blobs) -> None:
             raise APIError(f"blob not found for {path}", 400)
     if len(kinds) > 1:
         raise APIError(f"mixed model file types: {', '.join(sorted(kinds))}", 400)
-    if quantize and kinds != {"safetensors"}:
-        raise APIError(_ONLY_SAFETENSORS, 400)
+    if kinds != {"safetensors"}:
+        _check_no_quantize(data)
     if quantize and quantize.lower() not in ("int4", "int8", "nvfp4", "mxfp4", "mxfp8"):
         raise APIError(f"unsupported quantize type {quantize}", 400)
+
+
+def _check_no_quantize(data: dict[str, Any]) -> None:
+    if data.get("quantize") or data.get("quantization"):
+        raise APIError(_ONLY_SAFETENSORS, 400)
+    if data.get("draft_quantize"):
+        raise APIError(_ONLY_SAFETENSORS_DRAFT, 400)
 
 
 _ONLY_SAFETENSORS = (
     "create-time quantization is only supported for safetensors imports; "
     "quantize the GGUF with llama-quantize first"
+)
+_ONLY_SAFETENSORS_DRAFT = (
+    "draft quantization during create is only supported for safetensors imports; "
+    "quantize GGUF draft models with llama.cpp tools before importing"
 )

@@ -9,6 +9,16 @@ from enum import Enum
 _NUMBERS = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 
+#: Fields of a create, by the first version whose request has them.
+_FIRST = {
+    "renderer": (0, 12, 0),
+    "parser": (0, 12, 0),
+    "requires": (0, 14, 0),
+    "draft_files": (0, 30, 0),
+    "draft_quantize": (0, 30, 0),
+}
+
+
 class Era(Enum):
     """How `POST /api/create` behaves. Era D answers HTTP as C does."""
 
@@ -62,6 +72,11 @@ class Version:
     def prune_grace_seconds(self) -> int:
         """0.21.0 added the one-hour grace (section 4)."""
         return 0 if self._before(0, 21, 0) else 3600
+
+    def forgets(self, field: str) -> bool:
+        """It came before this field of a create: Go's decoder skips what it does not know."""
+        first = _FIRST.get(field)
+        return first is not None and self._before(*first)
 
     @property
     def merges_split_gguf(self) -> bool:

@@ -35,7 +35,8 @@ _KNOWN = frozenset(
 async def finish(shop: Workshop, part: Part, quantize: str, out: list[Layer]) -> Worker:
     """Quantizes or rewrites one part where its era does, and appends its layer."""
     model = part.gguf
-    if model is None or part.layer.kind != "model" or shop.version.era is Era.C:
+    is_draft = part.layer.kind == "draft"
+    if model is None or part.layer.kind not in {"model", "draft"} or shop.version.era is Era.C:
         if part.shards and shop.version.era is Era.C:
             async with aclosing(_run(shop, part, "COPY", {}, out)) as steps:
                 async for progress in steps:
@@ -49,6 +50,8 @@ async def finish(shop: Workshop, part: Part, quantize: str, out: list[Layer]) ->
             listed = "F32, F16, Q4_K_S, Q4_K_M, Q8_0"
             text = f"unsupported quantization type {wanted} - supported types are {listed}"
             raise APIError(text)
+        if is_draft and model.file_type not in ("F16", "BF16", "F32", "unknown"):
+            raise APIError(f"draft quantization requires an unquantized draft model, got {model.file_type}")
         if model.file_type not in ("F16", "BF16", "F32"):
             raise APIError("quantization is only supported for F16, BF16 and F32 models")
         target = QUANTIZE_TARGETS[wanted]
@@ -59,6 +62,9 @@ async def finish(shop: Workshop, part: Part, quantize: str, out: list[Layer]) ->
                     yield progress
             return
     embedded = any(tensor.name.startswith(_EMBEDDED) for tensor in model.tensors)
+    if is_draft and not part.shards:
+        out.append(part.layer)
+        return
     if shop.version.era is Era.A or not part.fresh or (embedded and not part.shards):
         out.append(part.layer)
         return

@@ -73,7 +73,7 @@ async def _blob_head(request: Request) -> Response:
 
 async def _create(request: Request) -> Stream:
     shop = request.shop
-    checked = check(request.raw, shop.version.era, shop.blobs)
+    checked = check(request.raw, shop.version, shop.blobs)
     return Stream(create(shop, checked), checked.stream, shop.version.era is Era.C)
 
 

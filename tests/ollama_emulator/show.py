@@ -67,6 +67,9 @@ def show(shop: Workshop, model: Model, *, verbose: bool, offset_minutes: int) ->
             {"name": tensor.name, "type": str(tensor.kind), "shape": list(tensor.shape)}
             for tensor in header.tensors
         ]
+    config = _config(shop, model)
+    if config.get("requires"):
+        out["requires"] = config["requires"]
     out["capabilities"] = ["completion"]
     modified_ns = model.modified_ns
     if shop.version.show_is_cached and not texts["system"]:
@@ -143,10 +146,17 @@ def _modelfile(
         f"# FROM {model.name.shortest}",
         "",
     ]
-    for kind, word in (("model", "FROM"), ("adapter", "ADAPTER"), ("projector", "FROM")):
+    for kind, word in (
+        ("model", "FROM"),
+        ("adapter", "ADAPTER"),
+        ("draft", "DRAFT"),
+        ("projector", "FROM"),
+    ):
         lines += [f"{word} {shop.blobs.path(layer.digest)}" for layer in model.of_kind(kind)]
     lines.append(f"TEMPLATE {_quote(template)}")
     lines += [f"SYSTEM {_quote(text)}" for text in texts["system"]]
+    config = _config(shop, model)
+    lines += [f"{key.upper()} {_quote(config[key])}" for key in ("renderer", "parser") if config.get(key)]
     for values in parameters:
         for key, value in values.items():
             items = value if isinstance(value, list) else [value]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import aclosing
+from typing import Any
 
 from . import gguf, names
 from .blobs import InvalidDigest, missing
@@ -34,9 +36,13 @@ def detect(shop: Workshop, files: dict[str, str]) -> str:
     return ""
 
 
-async def from_files(shop: Workshop, files: dict[str, str], out: list[Part], *, adapter: bool) -> Worker:
+async def from_files(
+    shop: Workshop, files: dict[str, str], out: list[Part], *, adapter: bool = False, draft: bool = False
+) -> Worker:
     """Appends to `out`. The statuses of its errors only show where none was sent before."""
     kind = detect(shop, files)
+    if draft and kind == "safetensors":
+        raise APIError("drafts of safetensors are not modelled by the emulator", 400)
     if kind == "safetensors":
         if shop.version.era is Era.C:
             # The MLX pipeline; an emulated server never has the runtime.
@@ -52,14 +58,18 @@ async def from_files(shop: Workshop, files: dict[str, str], out: list[Part], *, 
     found: list[Part] = []
     for path in sorted(files):
         yield Progress("parsing GGUF")
-        found.append(await load(shop, files[path], path, 400 if adapter else None))
+        found.append(
+            await load(shop, files[path], path, 400 if adapter or draft else None, "draft" if draft else "")
+        )
     found = _merge_shards(found) if shop.version.merges_split_gguf else found
     out += found
-    for part in found:
+    for part in [] if draft else found:
         out += await _template(shop, part)
 
 
-async def load(shop: Workshop, digest: str, origin: str, status: int | None) -> Part:
+async def load(shop: Workshop, digest: str, origin: str, status: int | None, forced: str = "") -> Part:
+    """`forced` is the layer's kind, whatever the header says."""
+
     def work() -> Part:
         path = shop.blobs.path(digest)
         if not path.exists():
@@ -70,6 +80,7 @@ async def load(shop: Workshop, digest: str, origin: str, status: int | None) -> 
             kind = "adapter"
         elif model.is_projector:
             kind = "projector"
+        kind = forced or kind
         shop.blobs.touch(digest)
         layer = Layer(media_type(kind), digest, model.size, origin, layer_status(digest, False))
         return Part(layer, model, fresh=True)
@@ -150,6 +161,15 @@ async def from_model(shop: Workshop, text: str, out: list[Part]) -> Worker:
         else:
             status = layer_status(layer.digest, False)
             out.append(Part(Layer(layer.media_type, layer.digest, layer.size, origin, status)))
+
+
+def base_config(shop: Workshop, text: str) -> dict[str, Any]:
+    """What `from` takes over from the base's own config."""
+    base = shop.models.load(names.parse(names.strip_local(text)))
+    if base is None:
+        return {}
+    config: dict[str, Any] = json.loads(shop.blobs.read(base.config.digest))
+    return config
 
 
 _CHATML = b"""{{- range .Messages }}<|im_start|>{{ .Role }}

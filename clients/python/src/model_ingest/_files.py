@@ -18,6 +18,7 @@ ROLES: Final[dict[str, File.Role.ValueType]] = {
     "projector": File.ROLE_PROJECTOR,
     "adapter": File.ROLE_ADAPTER,
     "shard": File.ROLE_SHARD,
+    "draft": File.ROLE_DRAFT,
 }
 _SHARD: Final = re.compile(r".+-\d{5}-of-\d{5}\.gguf")
 

@@ -129,6 +129,9 @@ def _add_push(push: argparse.ArgumentParser) -> None:
         help="an Ollama Modelfile: its options, and its files (a PATH here stands in for its FROM)",
     )
     push.add_argument("--quantize", metavar="TYPE", help="have Ollama quantize to this, e.g. Q4_K_M")
+    push.add_argument(
+        "--draft-quantize", metavar="TYPE", help="have Ollama quantize the draft to this (0.30.0 to 0.34.0)"
+    )
     _add_store_only(push)
     push.add_argument(
         "--declare-digest",

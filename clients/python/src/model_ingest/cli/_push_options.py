@@ -26,6 +26,8 @@ def asked_for(options: argparse.Namespace) -> PushedThings:
         _add(things, read_modelfile(options.modelfile))
     if options.quantize:
         things.options.quantize = options.quantize
+    if options.draft_quantize:
+        things.options.draft_quantize = options.draft_quantize
     return things
 
 
