@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from tests.ollama_emulator import sample_gguf
+
 _ABSENT = "sha256:" + "0" * 64
 
 
@@ -146,6 +148,65 @@ async def test_options_are_kept(ollama: httpx.AsyncClient, name: str, weights: b
     assert "two" in shown["license"]
     assert re.search(r"temperature\s+0\.5", shown["parameters"])
     assert len(re.findall(r"^stop\s", shown["parameters"], re.MULTILINE)) == 2
+
+
+async def test_renderer_parser_and_requires_are_kept_whatever_they_say(
+    ollama: httpx.AsyncClient, name: str, weights: bytes
+) -> None:
+    """No version looks at the names, or compares `requires` with its own."""
+    sha256 = await ensure(ollama, weights)
+    words = {"renderer": "no-such-renderer", "parser": "no-such-parser", "requires": "99.0.0"}
+    _, lines = await create(ollama, model=name, files={"model.gguf": sha256}, **words)
+    assert lines[-1] == {"status": "success"}
+    shown = (await ollama.post("/api/show", json={"model": name})).json()
+    modelfile = shown["modelfile"].splitlines()
+    assert "RENDERER no-such-renderer" in modelfile
+    assert "PARSER no-such-parser" in modelfile
+    assert not [line for line in modelfile if line.startswith("REQUIRES")]
+    assert shown["requires"] == "99.0.0"
+
+
+async def knows_drafts(ollama: httpx.AsyncClient) -> bool:
+    version = (await ollama.get("/api/version")).json()["version"]
+    return tuple(int(part) for part in version.partition("-")[0].split(".")) >= (0, 30, 0)
+
+
+async def test_a_draft_is_a_layer_of_its_own_or_ignored(
+    ollama: httpx.AsyncClient, name: str, weights: bytes
+) -> None:
+    sha256, small = await ensure(ollama, weights), await ensure(ollama, sample_gguf({"general.name": name}))
+    _, lines = await create(
+        ollama, model=name, files={"model.gguf": sha256}, draft_files={"draft.gguf": small}
+    )
+    assert lines[-1] == {"status": "success"}
+    modelfile = (await ollama.post("/api/show", json={"model": name})).json()["modelfile"].splitlines()
+    drafts = [line for line in modelfile if line.startswith("DRAFT ")]
+    parsed = [line for line in lines if line["status"] == "parsing GGUF"]
+    if await knows_drafts(ollama):
+        assert [line.endswith(small.replace(":", "-")) for line in drafts] == [True]
+        assert len(parsed) == 2
+        assert {"status": f"using existing layer {small}"} in lines
+        # It is not rewritten, and the model's layer is still the first that is named.
+        layers = [line["status"] for line in lines if " layer sha256:" in line["status"]]
+        assert layers.index(f"using existing layer {small}") > 0
+    else:
+        assert (drafts, len(parsed)) == ([], 1)
+
+
+async def test_a_draft_that_cannot_be_is_refused_or_ignored(
+    ollama: httpx.AsyncClient, name: str, weights: bytes
+) -> None:
+    sha256, text = await ensure(ollama, weights), await ensure(ollama, b"no draft " + os.urandom(16))
+    whole = {"model": name, "files": {"model.gguf": sha256}}
+    bodies: tuple[dict[str, Any], ...] = (
+        {"draft_quantize": "Q8_0"},
+        {"draft_files": {"../draft.gguf": sha256}},
+        {"draft_files": {"draft.gguf": text}},
+        {"draft_files": {"draft.gguf": _ABSENT}},
+    )
+    for body in bodies:
+        _, lines = await create(ollama, **whole, **body)
+        assert ("error" in lines[-1]) == await knows_drafts(ollama), (body, lines[-1])
 
 
 async def test_a_create_whose_blob_is_not_there_fails(ollama: httpx.AsyncClient, name: str) -> None:

@@ -108,7 +108,6 @@ async def test_stream_false(client: httpx.AsyncClient) -> None:
         ({"files": {"/abs.gguf": DIGEST}}, "file path must be relative"),
         ({"files": {"../up.gguf": DIGEST}}, "file path must be relative"),
         ({"files": {"m.gguf": ""}}, "invalid digest format"),
-        ({"draft_quantize": "q4"}, "--draft-quantize requires a DRAFT model"),
         ({"model": "a b"}, "invalid model name"),
         ({"model": ""}, "invalid model name"),
         ({"model": "a/b/c/d:"}, "invalid model name"),
@@ -127,6 +126,20 @@ async def test_early_refusals_are_400(
     response = await create(client, **{"stream": stream, **fields})  # type: ignore[arg-type]
     assert (response.status_code, response.json()) == (400, {"error": error})
     assert len(emulator.models) == 0
+
+
+@pytest.mark.parametrize("version", ERAS.values())
+async def test_a_draft_to_quantize_that_is_not_there(client: httpx.AsyncClient) -> None:
+    await push(client)
+    response = await create(client, draft_quantize="Q8_0")
+    if (await client.get("/api/version")).json()["version"] == ERAS["A"]:
+        # It came before the field, and skips what it does not know.
+        assert response.status_code == 200
+    else:
+        assert (response.status_code, response.json()) == (
+            400,
+            {"error": "--draft-quantize requires a DRAFT model"},
+        )
 
 
 TRUNCATED = f'tensor "{TENSOR[0]}" offset+size ({len(MODEL)}) exceeds file size ({len(MODEL) - 1})'

@@ -82,7 +82,8 @@ def valid_path(path: str) -> bool:
 def check(raw: bytes, version: Version, blobs: Blobs) -> CreateRequest:
     era = version.era
     known = {field: kind for field, kind in _CREATE.items() if not version.forgets(field)}
-    data = {field: value for field, value in decode(raw, "CreateRequest", known).items() if field in known}
+    decoded = decode(raw, "CreateRequest", known)
+    data = {field: value for field, value in decoded.items() if not version.forgets(field)}
     for key in ("files", "draft_files"):
         for path, digest in data.get(key, {}).items():
             if not valid_path(path) or (era is Era.C and ("\\" in path or ":" in path)):
