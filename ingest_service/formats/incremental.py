@@ -3,7 +3,7 @@
 How it is fed: make one for each file when its upload opens; call `feed` with each piece as it arrives, from
 byte 0 and in order, on a worker thread (one call at a time; it may be another thread each time), until
 `state` is no longer NEEDS_MORE. After that `feed` does nothing, so the caller need not ask first. On resume
-make a new one and feed it the committed prefix. A `fault` ends the upload (`fault.as_error()`); `result` is
+make a new one and feed it the committed prefix. With FAULT the upload ends (`faults.as_error()`); `result` is
 there with DONE.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Generic, TypeVar
 
-from ingest_service.formats.faults import FormatFault
+from ingest_service.formats.faults import Faults, FormatFault
 from ingest_service.formats.source import Source, Steps
 
 R = TypeVar("R")
@@ -40,7 +40,8 @@ class IncrementalReader(Generic[R]):
         cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self.state = State.NEEDS_MORE
-        self.fault: FormatFault | None = None
+        #: All that is wrong with the file, as far as it could be read.
+        self.faults: Faults = source.faults
         self.result: R | None = None
         self._source = source
         self._steps = steps
@@ -49,6 +50,11 @@ class IncrementalReader(Generic[R]):
         self._cpu_clock = cpu_clock
         # An empty file breaks its rule without a byte.
         self._run()
+
+    @property
+    def fault(self) -> FormatFault | None:
+        """The first fault, once reading has ended with one."""
+        return self.faults.found[0] if self.state is State.FAULT else None
 
     @property
     def offset(self) -> int:
@@ -71,10 +77,13 @@ class IncrementalReader(Generic[R]):
                 self._wanted = next(self._steps)
             self._spend(self._cpu_clock() - started)
         except StopIteration as end:
-            self.result = end.value
-            self._end(State.DONE)
+            if self.faults.found:
+                self._end(State.FAULT)
+            else:
+                self.result = end.value
+                self._end(State.DONE)
         except FormatFault as fault:
-            self.fault = fault
+            self.faults.take(fault)
             self._end(State.FAULT)
 
     def _spend(self, seconds: float) -> None:

@@ -99,8 +99,8 @@ class FormatReader:
         return SentencePieceReader(limits.sentencepiece, size_bytes)
 
     def _look(self, reader: IncrementalReader[Any]) -> None:
-        if reader.fault is not None:
-            self.error = reader.fault.as_error()
+        if reader.state is State.FAULT:
+            self.error = reader.faults.as_error()
         elif reader.state is State.DONE:
             self.inspection = _inspection(format_for(self._file_name), reader.result)
 

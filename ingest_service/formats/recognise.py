@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from ingest_service.formats.faults import Faults
 from ingest_service.vocabulary.errors import FormatInvalid
 
 #: As many bytes as `recognise` wants to see, for tar's mark comes late; a shorter file is judged by what
@@ -118,5 +119,6 @@ def _name(head: bytes, wanted: str) -> str:
 
 
 def _fault(rule: str, message: str) -> FormatInvalid:
-    message = f"{message} (rule {rule}, byte 0)"
-    return FormatInvalid(message, field="magic", metadata={"rule": rule, "offset": "0", "field": "magic"})
+    faults = Faults()
+    faults.add(rule, 0, "magic", message)
+    return faults.as_error()

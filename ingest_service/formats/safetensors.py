@@ -87,8 +87,11 @@ def _read(source: Source, limits: SafetensorsLimits) -> Steps[SafetensorsFacts]:
     names: set[bytes] = set()
     members = read_members(source, _LENGTH_BYTES + length, limits.max_member_bytes)
     while (member := (yield from members.next())) is not None:
-        _take_in(member, table, names, limits)
+        with source.faults.collected():
+            _take_in(member, table, names, limits)
     data_bytes = size - _LENGTH_BYTES - length
+    # What was refused has no place in the table, and would be told again as a hole.
+    source.faults.stop()
     _check_coverage(table, data_bytes, _LENGTH_BYTES + length)
     return SafetensorsFacts(
         _LENGTH_BYTES + length,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TypeVar
 
-from ingest_service.formats.faults import refuse
+from ingest_service.formats.faults import Faults, refuse
 
 T = TypeVar("T")
 #: A reader's step: it yields how many bytes it wants, and returns a T.
@@ -20,11 +20,15 @@ _COMPACT_BYTES = 64 << 10
 
 
 class Source:
-    """The unread bytes of one file of `size_bytes`, whose header may have `header_limit_bytes`."""
+    """The unread bytes of one file of `size_bytes`, whose header may have `header_limit_bytes`.
+
+    `faults` is what was found to be wrong with the file so far.
+    """
 
     def __init__(self, size_bytes: int, header_limit_bytes: int) -> None:
         self.size_bytes = size_bytes
         self.offset = 0
+        self.faults = Faults()
         self._limit_bytes = header_limit_bytes
         self._buffer = bytearray()
         self._at = 0

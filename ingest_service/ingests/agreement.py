@@ -91,4 +91,4 @@ def check_together(files: Sequence[tuple[_Named, Facts]]) -> None:
 
 def _refuse(rule: str, field: str, message: str) -> NoReturn:
     message = f"{message} (rule {rule})"
-    raise FormatInvalid(message, field=field, metadata={"rule": rule, "offset": "0", "field": field})
+    raise FormatInvalid(message, field=field, metadata={"rule": rule, "field": field})

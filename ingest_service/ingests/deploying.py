@@ -146,7 +146,7 @@ class Deploying:
             if is_there and await self._vetting.usable(file.sha256, file.file_name) is not None:
                 return
         except FormatInvalid as error:
-            raise FormatInvalid(error.message, field="name", metadata=error.metadata) from error
+            raise error.about("name") from error
         except (BlobCorrupt, StorageFailed) as error:
             raise _corrupt(file) from error
         raise _corrupt(file)

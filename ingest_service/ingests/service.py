@@ -205,7 +205,7 @@ class Ingests:
                     check_file(file, blob.facts or {})
             except FormatInvalid as error:
                 field = f"files[{index}].sha256"
-                raise FormatInvalid(error.message, field=field, metadata=error.metadata) from error
+                raise error.about(field) from error
         return {sha256 for (sha256, _, _), blob in vetted.items() if blob is not None}
 
     async def _vet(self, file: NewFile) -> Blob | None:

@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from ingest_service.vocabulary.errors import IngestError
+from ingest_service.vocabulary.errors import FormatInvalid, IngestError, Violation
 from ingest_service.vocabulary.reasons import Reason
 
 DOMAIN = "model-ingest"
@@ -61,6 +61,11 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.STORAGE_FAILED: _DATA_LOSS,
 }
 
+#: The whole status travels in HTTP/2 headers, in base64; many clients take 8 KiB of them.
+_MAX_VIOLATIONS_BYTES = 3600
+#: Tags and lengths of one violation.
+_FRAMING_BYTES = 10
+
 #: Those whose answer also names the field that is wrong.
 NAMING_A_FIELD = frozenset(
     {
@@ -85,12 +90,36 @@ def to_status(error: IngestError) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=str(error.reason), domain=DOMAIN, metadata=error.metadata)
     status.details.add().Pack(info)
     if error.reason in NAMING_A_FIELD:
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field or "", description=error.message
-        )
-        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+        status.details.add().Pack(_bad_request(error))
     if error.retry_after_seconds is not None:
         fraction, seconds = math.modf(error.retry_after_seconds)
         delay = Duration(seconds=int(seconds), nanos=int(fraction * 1e9))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return status
+
+
+def _bad_request(error: IngestError) -> error_details_pb2.BadRequest:
+    """The wrong fields: the error's own first, then the file's other faults, as many as there is room for."""
+    more: tuple[Violation, ...] = ()
+    left_out = 0
+    if isinstance(error, FormatInvalid):
+        more, left_out = error.more, error.left_out
+    listed = [Violation(error.field or "", error.message)]
+    room_bytes = _MAX_VIOLATIONS_BYTES - _size_bytes(listed[0])
+    for index, violation in enumerate(more):
+        room_bytes -= _size_bytes(violation)
+        if room_bytes < 0:
+            left_out += len(more) - index
+            break
+        listed.append(violation)
+    if left_out:
+        last = listed[-1]
+        listed[-1] = Violation(last.field, f"{last.description} And {left_out} more.")
+    bad = error_details_pb2.BadRequest()
+    for violation in listed:
+        bad.field_violations.add(field=violation.field, description=violation.description)
+    return bad
+
+
+def _size_bytes(violation: Violation) -> int:
+    return len(violation.field.encode()) + len(violation.description.encode()) + _FRAMING_BYTES

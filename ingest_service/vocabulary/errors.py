@@ -19,7 +19,8 @@ system, a database or a library said: that goes to the log.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from ingest_service.vocabulary.reasons import Reason
@@ -102,10 +103,39 @@ class DigestMismatch(BadRequestError):
     reason = Reason.DIGEST_MISMATCH
 
 
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One thing that is wrong beside the error's own: where, and in words what and what to do about it."""
+
+    field: str
+    description: str
+
+
 class FormatInvalid(BadRequestError):
     """The bytes are no sane model file."""
 
     reason = Reason.FORMAT_INVALID
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        field: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        more: Sequence[Violation] = (),
+        left_out: int = 0,
+    ) -> None:
+        super().__init__(message, field=field, metadata=metadata)
+        #: The file's other faults, the first ones of them.
+        self.more = tuple(more)
+        #: How many faults there are beyond these.
+        self.left_out = left_out
+
+    def about(self, field: str) -> FormatInvalid:
+        """The same, as the error of that field of a request."""
+        return FormatInvalid(
+            self.message, field=field, metadata=self.metadata, more=self.more, left_out=self.left_out
+        )
 
 
 class ArgumentInvalid(BadRequestError):

@@ -15,6 +15,7 @@ from model_ingest import AsyncClient, Ingest
 from model_ingest.v1.resources_pb2 import File
 
 from tests.client.test_cli_process import end, run, start
+from tests.formats.build import Gguf, u32
 from tests.support.models import beginning, model
 
 
@@ -112,6 +113,18 @@ async def test_refusals(service: Service, tmp_path: Path):
         assert f"({reason})" in ended.err
     assert (await run(service.address, "status", "nothing")).code == 3
     assert "(MODEL_NOT_FOUND)" in (await run(service.address, "verify", "m")).err
+
+
+async def test_all_defects_of_a_file_are_told(service: Service, tmp_path: Path):
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(Gguf().but({"llama.block_count": u32(0), "llama.context_length": None}).file())
+    ended = await run(service.address, "push", bad, "--name", "m", "--json")
+    lines = ended.err.splitlines()
+    assert "(rule M1, byte " in lines[0]
+    assert lines[1] == "  llama.block_count"
+    assert lines[2].startswith("  llama.context_length: The model does not say")
+    told = ended.objects[-1]["error"]["violations"]
+    assert [one["field"] for one in told] == ["llama.block_count", "llama.context_length"]
 
 
 async def _pushing(

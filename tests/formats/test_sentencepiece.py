@@ -79,7 +79,7 @@ def test_it_is_refused_by_its_rule_and_accepted_when_put_right(
         assert reader.fault.rule == rule
     fault = fault_of(bad, limits)
     assert fault.rule == rule, fault
-    assert 0 <= fault.offset <= len(bad)
+    assert 0 <= (fault.offset or 0) <= len(bad)
     assert str(read(bad, limits, step=1).fault) == str(fault)
     assert read(good, limits).state is State.DONE, read(good, limits).fault
     assert read(good, limits, step=1).state is State.DONE

@@ -56,8 +56,8 @@ async def refused_while_it_comes(scene: Scene, taken: Taken, head: bytes, size_b
     taken.size_bytes = 0
     messages = endless(file, head, size_bytes)
     refusal = await refused(upload(scene.running, messages, half_close=False), "FORMAT_INVALID")
-    # Of the stream that still comes nothing is taken after the chunk with the fault.
-    fault = int(refusal.metadata["offset"])
+    # Of the stream that still comes nothing is taken after the chunk in which the header ends, or breaks.
+    fault = int(refusal.metadata.get("offset", len(head)))
     assert taken.size_bytes <= max(len(head), fault) + _CHUNK_BYTES <= fault + 2 * MEBIBYTE, refusal
     await scene.assert_failed(file, "FORMAT_INVALID")
     return refusal

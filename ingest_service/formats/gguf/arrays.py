@@ -43,14 +43,16 @@ def read_array(source: Source, key: str, metadata: Metadata, limits: GgufLimits)
 
 
 def _read_bools(source: Source, count: int, key: str) -> Steps[None]:
+    told = False
     while count:
         if not source.available:
             yield 1
         window = source.window(count)
-        if window.translate(None, _BITS):
+        if not told and window.translate(None, _BITS):
             wrong = next(index for index, byte in enumerate(window) if byte > 1)
             message = f"A bool is 0 or 1, not {window[wrong]}."
-            refuse("K7", source.offset + wrong, key, message)
+            source.faults.add("K7", source.offset + wrong, key, message)
+            told = True
         source.consume(len(window))
         count -= len(window)
 
@@ -60,7 +62,9 @@ def _read_strings(
 ) -> Steps[None]:
     tokens = metadata.tokens if key == TOKENS else None
     if tokens is not None and count > limits.max_tokens:
-        refuse("V7", source.offset - 8, key, f"A vocabulary of {count} tokens; at most {limits.max_tokens}.")
+        message = f"A vocabulary of {count} tokens; at most {limits.max_tokens}."
+        source.faults.add("V7", source.offset - 8, key, message)
+        tokens = None
     most = limits.max_string_bytes
     done = 0
     while done < count:
@@ -79,7 +83,10 @@ def _read_strings(
                 refuse("K4", here, key, f"Element {done}: a string of {length} bytes; {why}.")
             if tokens is not None and length > limits.max_token_bytes:
                 message = f"Token {done} has {length} bytes; at most {limits.max_token_bytes}."
-                refuse("V3", source.offset + at, key, message)
+                source.faults.add("V3", source.offset + at, key, message)
+                # The others are counted and passed over.
+                tokens.add(texts)
+                tokens, texts = None, []
             if stop > end:
                 wanted = 8 + length
                 break

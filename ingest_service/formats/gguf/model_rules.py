@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ingest_service.formats.faults import refuse
 from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.types import I32, U32
 from ingest_service.formats.gguf.values import Metadata
@@ -24,25 +23,26 @@ def check_hyperparameters(metadata: Metadata, limits: GgufLimits) -> None:
     key = prefix + "rope.scaling.type"
     if key in metadata.values and metadata.text(key) not in _ROPE_SCALINGS:
         message = f"{metadata.values[key].data!r} is no scaling that llama.cpp knows: it would abort."
-        refuse("M6", metadata.offset(key), key, message)
+        metadata.faults.add("M6", metadata.offset(key), key, message)
 
 
-def _u32(metadata: Metadata, key: str) -> int | None:
-    """M2: a number has the type that llama.cpp asks for; Ollama reads another type as 0."""
+def _is_u32(metadata: Metadata, key: str) -> bool:
+    """M2: a number that is there has the type that llama.cpp asks for; Ollama reads another type as 0."""
     value = metadata.values.get(key)
-    if value is None:
-        return None
-    if value.type != U32:
-        refuse("M2", value.offset, key, f"{key} is a u32, not {value.type_name}.")
-    return metadata.integer(key)
+    if value is not None and value.type != U32:
+        metadata.faults.add("M2", value.offset, key, f"{key} is a u32, not {value.type_name}.")
+        return False
+    return True
 
 
 def _check_range(metadata: Metadata, key: str, rule: str, most: int) -> None:
-    number = _u32(metadata, key)
+    if not _is_u32(metadata, key):
+        return
+    number = metadata.integer(key)
     if number is None:
-        refuse("M2", 0, key, f"The model does not say its {key}.")
-    if not 1 <= number <= most:
-        refuse(rule, metadata.offset(key), key, f"{key} is 1 to {most}, not {number}.")
+        metadata.add_missing("M2", key, f"The model does not say its {key}.")
+    elif not 1 <= number <= most:
+        metadata.faults.add(rule, metadata.offset(key), key, f"{key} is 1 to {most}, not {number}.")
 
 
 def _check_heads(metadata: Metadata, prefix: str) -> None:
@@ -51,26 +51,30 @@ def _check_heads(metadata: Metadata, prefix: str) -> None:
     none_needed = prefix.startswith(_WITHOUT_HEADS)
     if value is None:
         if not none_needed:
-            refuse("M3", 0, key, "The model does not say how many attention heads it has.")
+            metadata.add_missing("M3", key, "The model does not say how many attention heads it has.")
         return
     array = metadata.array(key)
     if array is not None:
         # One for each block, and some blocks may have none.
         if array.element_type not in (U32, I32) or not any(number > 0 for number in array.numbers()):
             message = f"{value.type_name}: there have to be 32-bit numbers of heads, and not all 0."
-            refuse("M3", value.offset, key, message)
-        return
-    if not _u32(metadata, key) and not none_needed:
-        refuse("M3", value.offset, key, "A model with no attention heads makes llama.cpp divide by 0.")
+            metadata.faults.add("M3", value.offset, key, message)
+    elif _is_u32(metadata, key) and not metadata.integer(key) and not none_needed:
+        message = "A model with no attention heads makes llama.cpp divide by 0."
+        metadata.faults.add("M3", value.offset, key, message)
 
 
 def _check_experts(metadata: Metadata, prefix: str, limits: GgufLimits) -> None:
-    experts = _u32(metadata, prefix + "expert_count") or 0
-    key = prefix + "expert_used_count"
-    used = _u32(metadata, key) or 0
+    name, key = prefix + "expert_count", prefix + "expert_used_count"
+    if not all([_is_u32(metadata, name), _is_u32(metadata, key)]):
+        return
+    experts, used = metadata.integer(name) or 0, metadata.integer(key) or 0
     if experts > limits.max_experts:
-        name = prefix + "expert_count"
-        refuse("M4", metadata.offset(name), name, f"{experts} experts; at most {limits.max_experts}.")
-    if used > experts or (experts and not used):
-        at = metadata.offset(key) or metadata.offset(prefix + "expert_count")
-        refuse("M4", at, key, f"{used} of {experts} experts used: llama.cpp would abort.")
+        message = f"{experts} experts; at most {limits.max_experts}."
+        metadata.faults.add("M4", metadata.offset(name), name, message)
+    elif used > experts or (experts and not used):
+        message = f"{used} of {experts} experts used: llama.cpp would abort."
+        if key not in metadata.values:
+            metadata.add_missing("M4", key, message)
+        elif name in metadata.values or metadata.is_complete:
+            metadata.faults.add("M4", metadata.offset(key), key, message)

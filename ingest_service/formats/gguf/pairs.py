@@ -19,27 +19,32 @@ _U64 = struct.Struct("<Q")
 _U32 = struct.Struct("<I")
 
 
-def read_pairs(source: Source, count: int, limits: GgufLimits) -> Steps[Metadata]:
-    """All pairs, one after the other."""
-    metadata = Metadata()
+def read_pairs(source: Source, count: int, metadata: Metadata, limits: GgufLimits) -> Steps[None]:
+    """All pairs, one after the other, into `metadata`.
+
+    A fault that is raised ends the reading: it is not known then where the next pair begins.
+    """
+    #: What a key's second value, or the value of a key that is none, is read into: nobody looks at it.
+    unused = Metadata(source.faults)
     digests: set[bytes] = set()
     for index in range(count):
         start = source.offset
         key = yield from _read_key(source, f"key {index}")
         if len(key) <= _KNOWN_KEY_BYTES:
-            name, known = key.decode("ascii"), key.decode("ascii") in metadata.values
+            name = key.decode("ascii", "backslashreplace")
+            known = name in metadata.values
         else:
-            name, digest = key[:_KNOWN_KEY_BYTES].decode("ascii"), blake2b(key, digest_size=16).digest()
+            name = key[:_KNOWN_KEY_BYTES].decode("ascii", "backslashreplace")
+            digest = blake2b(key, digest_size=16).digest()
             known = digest in digests
             digests.add(digest)
         if known:
-            refuse(
-                "K8", start, name, f"The key {name} is there twice; programs differ in which one they use."
-            )
-        value = yield from _read_value(source, name, metadata, limits)
-        if len(key) <= _KNOWN_KEY_BYTES:
+            message = f"The key {name} is there twice; programs differ in which one they use."
+            source.faults.add("K8", start, name, message)
+        value = yield from _read_value(source, name, unused if known else metadata, limits)
+        if len(key) <= _KNOWN_KEY_BYTES and not known:
             metadata.values[name] = value
-    return metadata
+    metadata.is_complete = True
 
 
 def _read_key(source: Source, field: str) -> Steps[bytes]:
@@ -50,7 +55,7 @@ def _read_key(source: Source, field: str) -> Steps[bytes]:
         refuse("K1", start, field, message)
     key = yield from source.take(length, field)
     if not (key.isascii() and key.decode("ascii").isprintable()):
-        refuse("K2", start + 8, field, f"A key is printable ASCII, not {key[:64]!r}.")
+        source.faults.add("K2", start + 8, field, f"A key is printable ASCII, not {key[:64]!r}.")
     return key
 
 
@@ -63,13 +68,13 @@ def _read_value(source: Source, key: str, metadata: Metadata, limits: GgufLimits
     if kind == STRING:
         return Value(kind, at, (yield from _read_text(source, key, metadata, limits)))
     if is_template(key):
-        refuse("C2", at, key, "A chat template is a string.")
+        source.faults.add("C2", at, key, "A chat template is a string.")
     if kind == ARRAY:
         return Value(kind, at, (yield from read_array(source, key, metadata, limits)))
     (number,) = struct.unpack("<" + CODES[kind], (yield from source.take(SIZES[kind], key)))
     if kind == BOOL:
         if number > 1:
-            refuse("K7", at, key, f"A bool is 0 or 1, not {number}.")
+            source.faults.add("K7", at, key, f"A bool is 0 or 1, not {number}.")
         number = bool(number)
     return Value(kind, at, number)
 
@@ -88,7 +93,7 @@ def _read_text(source: Source, key: str, metadata: Metadata, limits: GgufLimits)
     raw = yield from source.take(min(length, TEXT_BYTES), key)
     if b"\0" in raw:
         message = "The text has a NUL: llama.cpp reads it up to there, Ollama beyond."
-        refuse("C3", start + raw.index(0), key, message)
+        source.faults.add("C3", start + raw.index(0), key, message)
     yield from source.pieces(length - len(raw), key)
     return _decoded(raw, key, metadata, cut=length > len(raw))
 
@@ -96,16 +101,19 @@ def _read_text(source: Source, key: str, metadata: Metadata, limits: GgufLimits)
 def _read_template(
     source: Source, length: int, key: str, metadata: Metadata, limits: GgufLimits
 ) -> Steps[None]:
+    before = metadata.template_bytes
     metadata.template_bytes += length
     if metadata.template_bytes > limits.max_template_bytes:
-        message = f"The chat templates have more than {limits.max_template_bytes} bytes together."
-        refuse("C2", source.offset - 8, key, message)
+        if before <= limits.max_template_bytes:
+            message = f"The chat templates have more than {limits.max_template_bytes} bytes together."
+            source.faults.add("C2", source.offset - 8, key, message)
+        yield from source.pieces(length, key)
+        return
     start = source.offset
     raw = yield from source.take(length, key)
     if b"\0" in raw:
-        refuse(
-            "C3", start + raw.index(0), key, "The template has a NUL: llama.cpp reads it only up to there."
-        )
+        message = "The template has a NUL: llama.cpp reads it only up to there."
+        source.faults.add("C3", start + raw.index(0), key, message)
     variant = key[len(TEMPLATE) + 1 :]
     metadata.templates[variant] = _decoded(raw, key, metadata, cut=False)
 

@@ -13,6 +13,7 @@ from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.pairs import read_pairs
 from ingest_service.formats.gguf.rules import check_pairs, check_tensor_count
 from ingest_service.formats.gguf.tensors import Extent, check_extent, read_tensors
+from ingest_service.formats.gguf.values import Metadata
 from ingest_service.formats.incremental import IncrementalReader
 from ingest_service.formats.source import Source, Steps
 
@@ -44,8 +45,12 @@ class GgufReader(IncrementalReader[GgufHeader]):
 
 def _read(source: Source, limits: GgufLimits) -> Steps[GgufHeader]:
     version, tensor_count, pair_count = yield from _read_start(source, limits)
-    metadata = yield from read_pairs(source, pair_count, limits)
+    metadata = Metadata(source.faults)
+    with source.faults.collected():
+        yield from read_pairs(source, pair_count, metadata, limits)
     alignment = check_pairs(metadata, limits)
+    if not metadata.is_complete or tensor_count > limits.max_tensors:
+        source.faults.stop()
     check_tensor_count(metadata, tensor_count, _HEADER.size, limits)
     tensors = yield from read_tensors(source, tensor_count, alignment)
     extent = check_extent(source, tensors, alignment, limits)
@@ -68,7 +73,7 @@ def _read_start(source: Source, limits: GgufLimits) -> Steps[tuple[int, int, int
     tensor_count, pair_count = _COUNTS.unpack((yield from source.take(_COUNTS.size, "tensor_count")))
     if tensor_count > limits.max_tensors:
         message = f"{tensor_count} tensors; at most {limits.max_tensors}."
-        refuse("H6", _HEADER.size, "tensor_count", message)
+        source.faults.add("H6", _HEADER.size, "tensor_count", message)
     if not 1 <= pair_count <= limits.max_pairs:
         message = f"{pair_count} key-value pairs; 1 to {limits.max_pairs} can be."
         refuse("H5", _HEADER.size + 8, "kv_count", message)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from ingest_service.formats.faults import refuse
 from ingest_service.formats.gguf.content import check_projector, check_templates
 from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.model_rules import check_hyperparameters
@@ -21,16 +20,21 @@ _VOCABULARY_TYPES = frozenset({"vocab"})
 _SPLIT = (("split.no", U16, 0), ("split.count", U16, 1), ("split.tensors.count", I32, 0))
 
 
-def check_pairs(metadata: Metadata, limits: GgufLimits) -> int:
-    """Every rule about pairs; the alignment."""
+def check_pairs(metadata: Metadata, limits: GgufLimits) -> int | None:
+    """Every rule about pairs; the alignment, None if it is none."""
+    faults = metadata.faults
     _check_split(metadata)
     alignment = _alignment(metadata, limits)
-    _check_architecture(metadata)
+    has_architecture = _check_architecture(metadata)
     _check_type(metadata, limits)
-    check_templates(metadata, limits)
-    check_projector(metadata)
+    with faults.collected():
+        check_templates(metadata, limits)
+    with faults.collected():
+        check_projector(metadata)
     if metadata.is_model:
-        check_hyperparameters(metadata, limits)
+        # Without an architecture it is not known which keys these rules are about.
+        if has_architecture:
+            check_hyperparameters(metadata, limits)
         check_vocabulary(metadata, limits)
     return alignment
 
@@ -39,23 +43,25 @@ def check_tensor_count(metadata: Metadata, count: int, offset: int, limits: Gguf
     """H6 for none: a vocabulary alone, or a split's first file, whose tensors are in the others."""
     split = (metadata.integer("split.count") or 1) > 1
     if count == 0 and not (split or limits.allow_vocabulary_only):
-        refuse("H6", offset, "tensor_count", "The file has no tensors: it is no model.")
+        metadata.faults.add("H6", offset, "tensor_count", "The file has no tensors: it is no model.")
 
 
-def _check_architecture(metadata: Metadata) -> None:
+def _check_architecture(metadata: Metadata) -> bool:
+    """Whether there is one."""
     key = "general.architecture"
     value = metadata.values.get(key)
     if value is None:
-        if metadata.is_later_shard:
-            return
-        refuse("A1", 0, key, "The file does not say its architecture.")
+        if not metadata.is_later_shard:
+            metadata.add_missing("A1", key, "The file does not say its architecture.")
+        return False
     if value.type != STRING or not _ARCHITECTURE.fullmatch(metadata.architecture):
-        refuse(
-            "A1", value.offset, key, "An architecture's name is 1 to 64 letters, digits, `.`, `_` and `-`."
-        )
+        message = "An architecture's name is 1 to 64 letters, digits, `.`, `_` and `-`."
+        metadata.faults.add("A1", value.offset, key, message)
+        return False
+    return True
 
 
-def _alignment(metadata: Metadata, limits: GgufLimits) -> int:
+def _alignment(metadata: Metadata, limits: GgufLimits) -> int | None:
     key = "general.alignment"
     value = metadata.values.get(key)
     if value is None:
@@ -63,7 +69,8 @@ def _alignment(metadata: Metadata, limits: GgufLimits) -> int:
     number = metadata.integer(key) or 0
     if value.type != U32 or number < 1 or number & (number - 1) or number > limits.max_alignment_bytes:
         message = f"An alignment is a u32 and a power of two up to {limits.max_alignment_bytes}, "
-        refuse("A2", value.offset, key, message + f"not {value.type_name} {value.data}.")
+        metadata.faults.add("A2", value.offset, key, message + f"not {value.type_name} {value.data}.")
+        return None
     return number
 
 
@@ -75,20 +82,26 @@ def _check_type(metadata: Metadata, limits: GgufLimits) -> None:
     allowed = _TYPES | _VOCABULARY_TYPES if limits.allow_vocabulary_only else _TYPES
     if metadata.text(key) not in allowed:
         message = f"{value.data!r} is no model, adapter or projector, which is what can be taken in."
-        refuse("A3", value.offset, key, message)
+        metadata.faults.add("A3", value.offset, key, message)
 
 
 def _check_split(metadata: Metadata) -> None:
     present = [key for key, _, _ in _SPLIT if key in metadata.values]
     if not present:
         return
+    is_sound = True
     for key, kind, least in _SPLIT:
         value = metadata.values.get(key)
         if value is None:
-            at = metadata.offset(present[0])
-            refuse("A4", at, key, f"A shard says {key}, as it says {present[0]}.")
-        if value.type != kind or (metadata.integer(key) or 0) < least:
-            refuse("A4", value.offset, key, f"{value.type_name} {value.data} cannot be {key}.")
+            metadata.add_missing("A4", key, f"A shard says {key}, as it says {present[0]}.")
+            is_sound = False
+        elif value.type != kind or (metadata.integer(key) or 0) < least:
+            message = f"{value.type_name} {value.data} cannot be {key}."
+            metadata.faults.add("A4", value.offset, key, message)
+            is_sound = False
+    if not is_sound:
+        return
     number, count = metadata.integer("split.no") or 0, metadata.integer("split.count") or 0
     if number >= count:
-        refuse("A4", metadata.offset("split.no"), "split.no", f"There is no shard {number} of {count}.")
+        message = f"There is no shard {number} of {count}."
+        metadata.faults.add("A4", metadata.offset("split.no"), "split.no", message)

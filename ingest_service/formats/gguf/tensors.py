@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ingest_service.formats.faults import refuse
 from ingest_service.formats.gguf.limits import GgufLimits
-from ingest_service.formats.gguf.types import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
+from ingest_service.formats.gguf.types import REMOVED_TENSOR_TYPES, TENSOR_TYPES
 from ingest_service.formats.source import Source, Steps
 
 _U64 = struct.Struct("<Q")
@@ -37,32 +38,58 @@ class Tensors:
     end_bytes: int = 0
     padded_end_bytes: int = 0
     by_type: dict[int, TypeShare] = field(default_factory=dict)
+    #: Every tensor's size is known, so that it is known where the file ends.
+    is_sound: bool = True
 
 
-def read_tensors(source: Source, count: int, alignment: int) -> Steps[Tensors]:
-    """All descriptions, one after the other; the data they tell of is not looked at."""
-    tensors = Tensors()
+def read_tensors(source: Source, count: int, alignment: int | None) -> Steps[Tensors]:
+    """All descriptions, one after the other; the data they tell of is not looked at.
+
+    Without an alignment it is not known where a tensor has to begin.
+    """
+    tensors = Tensors(is_sound=alignment is not None)
     names: set[bytes] = set()
     for index in range(count):
         name = yield from _read_name(source, names, index)
         shown = name.decode("utf-8", "replace")
-        parameters, row = yield from _read_shape(source, shown)
+        shape = yield from _read_shape(source, shown)
         at = source.offset
         number, offset = _TAIL.unpack((yield from source.take(_TAIL.size, shown)))
-        kind = _known_type(number, at, shown)
-        if row % kind.block:
-            message = f"A row of {row} elements is no multiple of {kind.name}'s block of {kind.block}."
-            refuse("T8", at, shown, message)
-        size_bytes = parameters // kind.block * kind.block_bytes
-        if size_bytes >= _TOO_MUCH:
-            refuse("T4", at, shown, f"{parameters} elements of {kind.name} have 2^63 bytes or more.")
-        if offset != tensors.padded_end_bytes:
+        size_bytes = _size_bytes(source, shape, number, at, shown)
+        if tensors.is_sound and offset != tensors.padded_end_bytes:
             message = f"The tensor is at {offset}; after the one before it comes {tensors.padded_end_bytes}."
-            refuse("T6", at + 4, shown, message)
-        _add(tensors, number, parameters, size_bytes, alignment)
-        if tensors.padded_end_bytes >= _TOO_MUCH:
-            refuse("T7", at, shown, "The tensors have 2^63 bytes or more together.")
+            source.faults.add("T6", at + 4, shown, message)
+            tensors.is_sound = False
+        if size_bytes is None or shape is None:
+            # Where the next one begins is not known: it is not told of each that it is not there.
+            tensors.is_sound = False
+            continue
+        _add(tensors, number, shape.elements, size_bytes, alignment or 1)
+        if tensors.is_sound and tensors.padded_end_bytes >= _TOO_MUCH:
+            source.faults.add("T7", at, shown, "The tensors have 2^63 bytes or more together.")
+            tensors.is_sound = False
     return tensors
+
+
+def _size_bytes(source: Source, shape: Shape | None, number: int, at: int, shown: str) -> int | None:
+    """None if it is not known, which is a fault that has been told."""
+    kind = TENSOR_TYPES.get(number)
+    if kind is None:
+        gone = "no longer a" if number in REMOVED_TENSOR_TYPES else "no known"
+        source.faults.add("T5", at, shown, f"{number} is {gone} tensor type.")
+        return None
+    if shape is None:
+        return None
+    if shape.row % kind.block:
+        message = f"A row of {shape.row} elements is no multiple of {kind.name}'s block of {kind.block}."
+        source.faults.add("T8", at, shown, message)
+        return None
+    size_bytes = shape.elements // kind.block * kind.block_bytes
+    if size_bytes >= _TOO_MUCH:
+        message = f"{shape.elements} elements of {kind.name} have 2^63 bytes or more."
+        source.faults.add("T4", at, shown, message)
+        return None
+    return size_bytes
 
 
 def _add(tensors: Tensors, number: int, parameters: int, size_bytes: int, alignment: int) -> None:
@@ -83,15 +110,22 @@ def _read_name(source: Source, names: set[bytes], index: int) -> Steps[bytes]:
         refuse("T1", start, shown, f"A tensor's name has 1 to {_MAX_NAME_BYTES} bytes, not {length}.")
     name = yield from source.take(length, shown)
     if b"\0" in name:
-        refuse("T1", start + 8 + name.index(0), shown, "A tensor's name has no NUL.")
+        source.faults.add("T1", start + 8 + name.index(0), shown, "A tensor's name has no NUL.")
     if name in names:
-        refuse("T2", start, name.decode("utf-8", "replace"), "Two tensors have this name.")
+        source.faults.add("T2", start, name.decode("utf-8", "replace"), "Two tensors have this name.")
     names.add(name)
     return name
 
 
-def _read_shape(source: Source, shown: str) -> Steps[tuple[int, int]]:
+class Shape(NamedTuple):
     """The number of elements, and how many of them are a row."""
+
+    elements: int
+    row: int
+
+
+def _read_shape(source: Source, shown: str) -> Steps[Shape | None]:
+    """None if it is no shape that can be, which is a fault that has been told."""
     at = source.offset
     (dimensions,) = _U32.unpack((yield from source.take(4, shown)))
     if dimensions > _MAX_DIMENSIONS:
@@ -103,16 +137,9 @@ def _read_shape(source: Source, shown: str) -> Steps[tuple[int, int]]:
         elements *= dimension
         if not 1 <= dimension < _TOO_MUCH or elements >= _TOO_MUCH:
             message = f"The shape {list(shape)} has a zero in it, or 2^63 elements or more."
-            refuse("T4", at + 8 * index, shown, message)
-    return elements, shape[0] if shape else 1
-
-
-def _known_type(number: int, at: int, shown: str) -> TensorType:
-    kind = TENSOR_TYPES.get(number)
-    if kind is None:
-        gone = "no longer a" if number in REMOVED_TENSOR_TYPES else "no known"
-        refuse("T5", at, shown, f"{number} is {gone} tensor type.")
-    return kind
+            source.faults.add("T4", at + 8 * index, shown, message)
+            return None
+    return Shape(elements, shape[0] if shape else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +153,22 @@ class Extent:
 
 
 def check_extent(
-    source: Source, tensors: Tensors, alignment: int, limits: GgufLimits, *, shown: str = "file size"
+    source: Source, tensors: Tensors, alignment: int | None, limits: GgufLimits, *, shown: str = "file size"
 ) -> Extent:
     """llama.cpp's writers pad the last tensor, Ollama's do not: both ends are right, and nothing else is."""
     end = source.offset
-    data = end + -end % alignment if tensors.count else end
+    data = end + -end % (alignment or 1) if tensors.count else end
     extent = Extent(end, data, data + tensors.end_bytes, data + tensors.padded_end_bytes)
     size = source.size_bytes
+    if not tensors.is_sound:
+        return extent
     if extent.max_size_bytes >= _TOO_MUCH:
-        refuse("T7", end, shown, "The file would have 2^63 bytes or more.")
-    if size < extent.min_size_bytes:
+        source.faults.add("T7", end, shown, "The file would have 2^63 bytes or more.")
+    elif size < extent.min_size_bytes:
         message = f"Its tensors need {extent.min_size_bytes} bytes; the file has {size}: it is cut short."
-        refuse("S1", end, shown, message)
-    if size not in (extent.min_size_bytes, extent.max_size_bytes) and not limits.allow_trailing_bytes:
+        source.faults.add("S1", end, shown, message)
+    elif size not in (extent.min_size_bytes, extent.max_size_bytes) and not limits.allow_trailing_bytes:
         message = f"The file has {size} bytes; its tensors end at {extent.min_size_bytes}, padded"
         message += f" at {extent.max_size_bytes}."
-        refuse("S2", end, shown, message)
+        source.faults.add("S2", end, shown, message)
     return extent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from ingest_service.formats.faults import Faults
 from ingest_service.formats.gguf.tokens import Tokens
 from ingest_service.formats.gguf.types import CODES, NAMES, SIZES
 
@@ -67,7 +68,11 @@ def keeps_array(key: str) -> bool:
 class Metadata:
     """All pairs of one file."""
 
-    def __init__(self) -> None:
+    def __init__(self, faults: Faults) -> None:
+        #: Where the rules about the pairs say what is wrong.
+        self.faults = faults
+        #: All pairs were read: what is not among them is missing.
+        self.is_complete = False
         self.values: dict[str, Value] = {}
         self.tokens = Tokens()
         #: Variant -> text; the plain template's variant is empty.
@@ -87,10 +92,15 @@ class Metadata:
         value = self.values.get(key)
         return value.data if value and isinstance(value.data, ArrayValue) else None
 
-    def offset(self, key: str) -> int:
-        """Where the value is; 0 if there is none."""
+    def offset(self, key: str) -> int | None:
+        """Where the value is; None if there is none."""
         value = self.values.get(key)
-        return value.offset if value else 0
+        return value.offset if value else None
+
+    def add_missing(self, rule: str, key: str, message: str) -> None:
+        """A key has to be there and is not; it is not known to be missing where reading broke off."""
+        if self.is_complete:
+            self.faults.add(rule, None, key, message)
 
     @property
     def architecture(self) -> str:
@@ -105,4 +115,6 @@ class Metadata:
     def is_model(self) -> bool:
         """A model that llama.cpp loads by itself: the rules M and V are for these."""
         kind = self.text("general.type")
+        if kind is None and ("general.type" in self.values or not self.is_complete):
+            return False
         return kind in (None, "model") and self.architecture != "clip" and not self.is_later_shard

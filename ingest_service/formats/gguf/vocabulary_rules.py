@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ingest_service.formats.faults import refuse
 from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.types import F32, I8, I32, STRING, U8, U32
 from ingest_service.formats.gguf.values import TOKENS, Metadata
@@ -22,51 +21,68 @@ def check_vocabulary(metadata: Metadata, limits: GgufLimits) -> None:
     """The rules V of one model."""
     model = metadata.text(_MODEL)
     if not model:
-        refuse("V1", metadata.offset(_MODEL), _MODEL, "The model does not say its tokenizer.")
-    _check_tokens(metadata, needed=model not in _WITHOUT_TOKENS)
-    _check_companions(metadata)
+        message = "The model does not say its tokenizer."
+        if _MODEL in metadata.values:
+            metadata.faults.add("V1", metadata.offset(_MODEL), _MODEL, message)
+        else:
+            metadata.add_missing("V1", _MODEL, message)
+    _check_tokens(metadata, needed=bool(model) and model not in _WITHOUT_TOKENS)
+    _check_companions(metadata, limits)
     _check_charsmap(metadata)
     odd = metadata.tokens.odd_byte
     if odd is not None and model == "plamo2":
         message = f"Token {odd} begins like a byte, <0x00> to <0xFF>, and is none."
-        refuse("V6", metadata.offset(TOKENS), TOKENS, message)
+        metadata.faults.add("V6", metadata.offset(TOKENS), TOKENS, message)
     key = metadata.architecture + ".vocab_size"
     size = metadata.values.get(key)
     if size is not None and (size.type != U32 or not 0 <= (metadata.integer(key) or 0) <= limits.max_tokens):
         message = f"A vocabulary of {size.type_name} {size.data}; a u32 up to {limits.max_tokens} can be."
-        refuse("V7", size.offset, key, message)
+        metadata.faults.add("V7", size.offset, key, message)
 
 
 def _check_tokens(metadata: Metadata, *, needed: bool) -> None:
     value, tokens = metadata.values.get(TOKENS), metadata.array(TOKENS)
     if value is None:
         if needed:
-            refuse("V1", 0, TOKENS, "The model has no tokens.")
+            metadata.add_missing("V1", TOKENS, "The model has no tokens.")
         return
     if tokens is None or tokens.element_type != STRING or not tokens.count:
-        refuse("V1", value.offset, TOKENS, f"Tokens are an array of strings, not {value.type_name}.")
+        message = f"Tokens are an array of strings, not {value.type_name}."
+        metadata.faults.add("V1", value.offset, TOKENS, message)
+        return
     twice = metadata.tokens.duplicates()
     if twice is not None:
         message = f"The tokens {twice[0]} and {twice[1]} have the same text: llama.cpp would abort."
-        refuse("V4", value.offset, TOKENS, message)
+        metadata.faults.add("V4", value.offset, TOKENS, message)
     if metadata.tokens.nul is not None:
         metadata.warnings.append(f"token {metadata.tokens.nul} has a NUL, where llama.cpp cuts it")
 
 
-def _check_companions(metadata: Metadata) -> None:
+def _token_count(metadata: Metadata, limits: GgufLimits) -> int | None:
+    """None if it is not known, for there is a fault in the tokens."""
+    value, tokens = metadata.values.get(TOKENS), metadata.array(TOKENS)
+    if value is None:
+        return 0 if metadata.is_complete and metadata.text(_MODEL) in _WITHOUT_TOKENS else None
+    is_sound = tokens and tokens.element_type == STRING and 1 <= tokens.count <= limits.max_tokens
+    return tokens.count if tokens and is_sound else None
+
+
+def _check_companions(metadata: Metadata, limits: GgufLimits) -> None:
+    tokens = _token_count(metadata, limits)
     for key, types, each in _FOUR_BYTES:
         value, array = metadata.values.get(key), metadata.array(key)
         if value is None:
             continue
         if array is None or array.element_type not in types:
-            refuse("V2", value.offset, key, f"{value.type_name}: llama.cpp reads four-byte numbers.")
-        if each and array.count != len(metadata.tokens):
-            message = f"{array.count} elements for {len(metadata.tokens)} tokens."
-            refuse("V2", value.offset, key, message)
+            message = f"{value.type_name}: llama.cpp reads four-byte numbers."
+            metadata.faults.add("V2", value.offset, key, message)
+        elif each and tokens is not None and array.count != tokens:
+            message = f"{array.count} elements for {tokens} tokens."
+            metadata.faults.add("V2", value.offset, key, message)
     key = "tokenizer.ggml.merges"
     merges = metadata.array(key)
     if key in metadata.values and (merges is None or merges.element_type != STRING):
-        refuse("V3", metadata.offset(key), key, "Merges are an array of strings.")
+        metadata.faults.add("V3", metadata.offset(key), key, "Merges are an array of strings.")
 
 
 def _check_charsmap(metadata: Metadata) -> None:
@@ -74,8 +90,10 @@ def _check_charsmap(metadata: Metadata) -> None:
     if value is None:
         return
     if charsmap is None or charsmap.element_type not in (U8, I8):
-        refuse("V5", value.offset, _CHARSMAP, "A map of characters is an array of bytes.")
+        message = "A map of characters is an array of bytes."
+        metadata.faults.add("V5", value.offset, _CHARSMAP, message)
+        return
     inner = int.from_bytes(charsmap.head[:4], "little")
     if 4 + inner >= charsmap.count:
         message = f"It says that {inner} of its {charsmap.count} bytes are a table."
-        refuse("V5", value.offset + 12, _CHARSMAP, message)
+        metadata.faults.add("V5", value.offset + 12, _CHARSMAP, message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ingest_service.formats.faults import refuse
+from ingest_service.formats.faults import Faults
 from ingest_service.formats.json_files.limits import JsonLimits
 from ingest_service.vocabulary.text import clean
 
@@ -46,22 +46,18 @@ _TEXT_PARTS = ("text_config", "language_config", "llm_config")
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
-def check_config(config: Dict, limits: JsonLimits) -> dict[str, Any]:
+def check_config(config: Dict, limits: JsonLimits, faults: Faults) -> dict[str, Any]:
     """The rules J of one config.json; what it says of the model, under the names that GGUF facts have."""
     architectures = config.get("architectures")
     named = isinstance(architectures, list) and architectures and all(_is_name(a) for a in architectures)
     if not named:
-        refuse(
-            "J5",
-            0,
-            "architectures",
-            "It says its `architectures`, a list of at least one name: Ollama needs them.",
-        )
-    architecture = str(architectures[0])  # type: ignore[index]
+        message = "It says its `architectures`, a list of at least one name: Ollama needs them."
+        faults.add("J5", None, "architectures", message)
+    architecture = str(architectures[0]) if isinstance(architectures, list) and named else ""
     most = _most(limits)
     for path, part in _parts(config, ""):
-        _check_part(part, path, most, _ROPE_TYPES.get(architecture))
-    _check_divisor(config, architecture)
+        _check_part(part, path, most, _ROPE_TYPES.get(architecture), faults)
+    _check_divisor(config, architecture, faults)
     return _facts(config, architecture)
 
 
@@ -91,40 +87,42 @@ def _parts(part: Dict, path: str) -> Iterator[tuple[str, Dict]]:
             yield from _parts(value, f"{path}{name}.")
 
 
-def _check_part(part: Dict, path: str, most: Mapping[str, int], ropes: frozenset[str] | None) -> None:
+def _check_part(
+    part: Dict, path: str, most: Mapping[str, int], ropes: frozenset[str] | None, faults: Faults
+) -> None:
     for name, value in part.items():
         folded = name.casefold()
         if folded != name and (folded in most or folded in (_ROPE, "architectures", "text_config")):
-            refuse("J4", 0, path + name, f"Ollama takes it for {folded!r}, others do not.")
+            faults.add("J4", None, path + name, f"Ollama takes it for {folded!r}, others do not.")
         if name in most:
             for number in value if isinstance(value, list) else [value]:
-                _check_number(name, path + name, number, most[name])
+                _check_number(name, path + name, number, most[name], faults)
         if folded == _SPARSITY and isinstance(value, list):
             for number in value:
                 if isinstance(number, int | float) and not 0 <= number <= 1:
                     message = f"{number} is no share from 0 to 1: Ollama's server would die of it."
-                    refuse("J6", 0, path + name, message)
+                    faults.add("J6", None, path + name, message)
         if name == _ROPE and isinstance(value, dict) and ropes is not None:
-            _check_rope(value, f"{path}{name}.", ropes)
+            _check_rope(value, f"{path}{name}.", ropes, faults)
 
 
-def _check_number(name: str, field: str, number: object, most: int) -> None:
+def _check_number(name: str, field: str, number: object, most: int, faults: Faults) -> None:
     if isinstance(number, bool) or not isinstance(number, int | float):
         return
     if number == 0 and name in _NEVER_ZERO:
-        refuse("J7", 0, field, f"{field} is 0: Ollama or llama.cpp would divide by it, or abort.")
-    if not isinstance(number, int) or not 0 <= number <= most:
-        refuse("J6", 0, field, f"{field} is a whole number up to {most}, not {number}.")
+        faults.add("J7", None, field, f"{field} is 0: Ollama or llama.cpp would divide by it, or abort.")
+    elif not isinstance(number, int) or not 0 <= number <= most:
+        faults.add("J6", None, field, f"{field} is a whole number up to {most}, not {number}.")
 
 
-def _check_rope(rope: Dict, path: str, known: frozenset[str]) -> None:
+def _check_rope(rope: Dict, path: str, known: frozenset[str], faults: Faults) -> None:
     for name, kind in rope.items():
         if name.casefold() == "type" and isinstance(kind, str) and kind and kind not in known:
             message = f"{kind!r} is no scaling that Ollama knows of this architecture: its server would die."
-            refuse("J8", 0, path + name, message)
+            faults.add("J8", None, path + name, message)
 
 
-def _check_divisor(config: Dict, architecture: str) -> None:
+def _check_divisor(config: Dict, architecture: str, faults: Faults) -> None:
     where, name = _DIVISORS.get(architecture, ("", ""))
     if not name:
         return
@@ -133,7 +131,9 @@ def _check_divisor(config: Dict, architecture: str) -> None:
     instead = _INSTEAD.get(name, name) if architecture == "Phi3ForCausalLM" else name
     if not (part.get(name) or part.get(instead)):
         field = f"{where}.{name}" if where else name
-        refuse("J7", 0, field, f"The model does not say its {field}: Ollama's server would divide by 0.")
+        faults.add(
+            "J7", None, field, f"The model does not say its {field}: Ollama's server would divide by 0."
+        )
 
 
 def _facts(config: Dict, architecture: str) -> dict[str, Any]:

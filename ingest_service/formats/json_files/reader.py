@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from ingest_service.formats.faults import refuse
+from ingest_service.formats.faults import Faults, refuse
 from ingest_service.formats.incremental import IncrementalReader
 from ingest_service.formats.json_files.config import check_config
 from ingest_service.formats.json_files.limits import JsonLimits
@@ -62,7 +64,7 @@ def _read(source: Source, name: str, limits: JsonLimits) -> Steps[SetFacts]:
         most = limits.max_vocabulary_bytes
     if not 2 <= source.size_bytes <= most:
         message = f"A file of that name has 2 to {most} bytes; this one has {source.size_bytes}."
-        refuse("J1", 0, "file size", message)
+        refuse("J1", None, "file size", message)
     rules = ScanRules(
         limits.max_depth,
         limits.max_string_bytes,
@@ -75,24 +77,25 @@ def _read(source: Source, name: str, limits: JsonLimits) -> Steps[SetFacts]:
     scan = Scan(source, rules)
     yield from scan.run()
     if name in _OBJECTS and not scan.is_object:
-        refuse("J5", 0, "JSON", "A file of that name is an object.")
+        refuse("J5", None, "JSON", "A file of that name is an object.")
     if decoded:
-        return _decoded(bytes(scan.text), name, limits)
+        return _decoded(bytes(scan.text), name, limits, source.faults)
     warnings: tuple[str, ...] = ()
     if _TEMPLATE in scan.kept:
         warnings = _check_template(*scan.kept[_TEMPLATE], limits)
     return SetFacts(_special(json.loads(bytes(scan.text))) if scan.text else {}, warnings)
 
 
-def _decoded(text: bytes, name: str, limits: JsonLimits) -> SetFacts:
-    content = json.loads(text, object_pairs_hook=_unique)
+def _decoded(text: bytes, name: str, limits: JsonLimits, faults: Faults) -> SetFacts:
+    content = json.loads(text, object_pairs_hook=partial(_unique, faults))
     if name == _CONFIG:
-        return SetFacts(check_config(content, limits) | _special(content))
+        return SetFacts(check_config(content, limits, faults) | _special(content))
     if name == _ADDED:
         for token, number in content.items():
             # A number below 0 ends Ollama's server: it indexes a list with it.
             if type(number) is int and not 0 <= number <= limits.max_tokens:
-                refuse("J6", 0, token, f"A token's number is 0 to {limits.max_tokens}, not {number}.")
+                message = f"A token's number is 0 to {limits.max_tokens}, not {number}."
+                faults.add("J6", None, token, message)
     return SetFacts(_special(content))
 
 
@@ -108,12 +111,12 @@ def _special(content: object) -> dict[str, Any]:
     return {}
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(faults: Faults, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        refuse("J4", 0, twice, "The name is there twice; programs differ in which they use.")
+        for name, times in Counter(name for name, _ in pairs).items():
+            if times > 1:
+                faults.add("J4", None, name, "The name is there twice; programs differ in which they use.")
     return content
 
 

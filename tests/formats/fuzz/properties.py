@@ -82,7 +82,8 @@ def check(kind: str, data: bytes) -> tuple[str, object]:
             tracemalloc.stop()
     seconds = time.thread_time() - started
     _settled(whole)
-    if (str(split.fault), split.result) != (str(whole.fault), whole.result):
+    told = [list(map(str, reader.faults.found)) for reader in (split, whole)]
+    if told[0] != told[1] or split.result != whole.result:
         raise Broken(f"split: {split.fault or split.result}; whole: {whole.fault or whole.result}")
     if traced and peak_bytes > MAX_BYTES:
         raise Broken(f"{peak_bytes} bytes of memory")
@@ -116,9 +117,9 @@ def _settled(reader: IncrementalReader[Any]) -> None:
     fault = reader.fault
     if fault is not None:
         shown = fault.message + fault.field
-        if not (_RULE.fullmatch(fault.rule) and fault.offset >= 0 and shown.isprintable()):
+        if not (_RULE.fullmatch(fault.rule) and (fault.offset or 0) >= 0 and shown.isprintable()):
             raise Broken(f"fault {fault!r}")
-        fault.as_error()
+        reader.faults.as_error()
 
 
 def _accepted(kind: str, data: bytes, result: object) -> None:

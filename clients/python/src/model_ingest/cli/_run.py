@@ -56,7 +56,9 @@ def _failed(error: IngestError, options: argparse.Namespace, session: Session) -
     message = f"{file_name}: {message}" if file_name else message
     _complain(f"{message} ({error.reason})" if error.reason else message)
     for violation in error.violations:
-        _complain(f"{violation.field}: {violation.description}", "  ")
+        # The first is often the error itself, which is told already.
+        is_told = violation.description == error.message
+        _complain(violation.field if is_told else f"{violation.field}: {violation.description}", "  ")
     lost = _lost_upload(error, session)
     if lost is not None:
         _complain(lost[0], "")

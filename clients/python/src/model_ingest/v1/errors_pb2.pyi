@@ -48,8 +48,11 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     DIGEST_MALFORMED: _Reason.ValueType  # 6
     """INVALID_ARGUMENT. A digest is not `sha256:` and 64 lower-case hex digits. Client: fail."""
     FORMAT_INVALID: _Reason.ValueType  # 7
-    """INVALID_ARGUMENT with BadRequest. The bytes are no sane model file. Metadata `rule`,
-    `offset`, `field`. Client: fail; repair or re-export the file.
+    """INVALID_ARGUMENT with BadRequest. The bytes are no sane model file. Metadata `rule`, `field`
+    and `offset` are those of the first defect that was found; `offset` is a byte of the file and
+    is absent where the defect is that something is missing. BadRequest names this defect first
+    and then up to 20 more, each with its rule and what to do about it. Reading ends where the
+    file's structure breaks. Client: fail; repair or re-export the file.
     """
     NAME_INVALID: _Reason.ValueType  # 8
     """INVALID_ARGUMENT with BadRequest. The model's name cannot be used. Client: choose another."""
@@ -199,8 +202,11 @@ one. Client: fail, or send it.
 DIGEST_MALFORMED: Reason.ValueType  # 6
 """INVALID_ARGUMENT. A digest is not `sha256:` and 64 lower-case hex digits. Client: fail."""
 FORMAT_INVALID: Reason.ValueType  # 7
-"""INVALID_ARGUMENT with BadRequest. The bytes are no sane model file. Metadata `rule`,
-`offset`, `field`. Client: fail; repair or re-export the file.
+"""INVALID_ARGUMENT with BadRequest. The bytes are no sane model file. Metadata `rule`, `field`
+and `offset` are those of the first defect that was found; `offset` is a byte of the file and
+is absent where the defect is that something is missing. BadRequest names this defect first
+and then up to 20 more, each with its rule and what to do about it. Reading ends where the
+file's structure breaks. Client: fail; repair or re-export the file.
 """
 NAME_INVALID: Reason.ValueType  # 8
 """INVALID_ARGUMENT with BadRequest. The model's name cannot be used. Client: choose another."""
