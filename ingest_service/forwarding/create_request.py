@@ -13,6 +13,7 @@ from ingest_service.vocabulary.states import FileRole
 #: line about a layer from the first: the model comes before its projector.
 _NAMES = {
     FileRole.MODEL: "model.gguf",
+    FileRole.SHARD: "model.gguf",
     FileRole.PROJECTOR: "projector.gguf",
     FileRole.ADAPTER: "adapter.gguf",
     FileRole.DRAFT: "draft.gguf",
@@ -40,7 +41,8 @@ def create_request(ingest: Ingest) -> Mapping[str, Any]:
         body["from"] = ingest.options["from"]
     else:
         files = (file for file in ingest.files if file.role not in _BESIDE)
-        body["files"] = {_name(file): digest_of(file) for file in files}
+        is_whole = not is_split(ingest)
+        body["files"] = {_name(file, is_whole=is_whole): digest_of(file) for file in files}
     for role, field in _BESIDE.items():
         beside = {_name(file): digest_of(file) for file in ingest.files if file.role is role}
         if beside:
@@ -59,17 +61,23 @@ def layer_digest_expected(ingest: Ingest) -> str:
 
     It does so of shards, of safetensors, when it quantizes, and `from` brings a layer that we never saw.
     """
-    models = [file for file in ingest.files if file.role is FileRole.MODEL]
+    models = [file for file in ingest.files if file.role in {FileRole.MODEL, FileRole.SHARD}]
     if len(models) != 1 or ingest.options.get("quantize"):
         return ""
     return digest_of(models[0])
 
 
-def _name(file: File) -> str:
+def is_split(ingest: Ingest) -> bool:
+    """The model comes in several shards; the only one of one is a whole model."""
+    return sum(file.role is FileRole.SHARD for file in ingest.files) > 1
+
+
+def _name(file: File, *, is_whole: bool = True) -> str:
     """The parts of a safetensors set are told apart by their own names, shards by their numbers."""
-    if file.role is FileRole.SHARD:
+    if file.role is FileRole.SHARD and not is_whole:
         # Ours up to `-00001-of-00003.gguf`: whatever they were called, the model comes before its projector.
-        return "model" + file.file_name[-_SHARD_SUFFIX_CHARACTERS:]
+        # Ollama knows the suffix in lower case only.
+        return "model" + file.file_name[-_SHARD_SUFFIX_CHARACTERS:].lower()
     if format_for(file.file_name) != GGUF:
         return file.file_name
     return _NAMES[file.role]

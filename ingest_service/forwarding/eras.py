@@ -6,6 +6,7 @@ import re
 from enum import Enum
 
 from ingest_service.formats import SAFETENSORS, format_for
+from ingest_service.forwarding.create_request import is_split
 from ingest_service.vocabulary.quantize import GGUF_TYPES, SAFETENSORS_TYPES
 from ingest_service.vocabulary.records import Ingest
 from ingest_service.vocabulary.states import FileRole
@@ -76,7 +77,7 @@ def _text(number: tuple[int, int, int]) -> str:
 
 
 def _too_early(era: Era, ingest: Ingest) -> str:
-    if era is Era.A and FileRole.SHARD in _roles(ingest):
+    if era is Era.A and is_split(ingest):
         return "takes no split GGUF, files of role SHARD (0.30.0 is the first that does)"
     quantize = ingest.options.get("quantize", "")
     if quantize and quantize.upper() not in GGUF_TYPES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ingest_service.blobs import Vetting
+from ingest_service.formats.shards import check_shards
 from ingest_service.forwarding.create_request import digest_of
 from ingest_service.forwarding.cut_through import CutThrough
 from ingest_service.forwarding.moves import DeploymentMoves
@@ -13,7 +14,8 @@ from ingest_service.forwarding.target import Refused, Target, Unreachable
 from ingest_service.storage import BlobStore, NotPlaced
 from ingest_service.vocabulary.errors import BlobCorrupt, FormatInvalid, IngestError, StorageFailed
 from ingest_service.vocabulary.reasons import Reason
-from ingest_service.vocabulary.records import File, Ingest
+from ingest_service.vocabulary.records import Blob, File, Ingest
+from ingest_service.vocabulary.states import FileRole
 
 #: HEAD, POST and HEAD again within one attempt; the next attempt comes with backoff.
 _PUSH_TRIES = 2
@@ -46,12 +48,22 @@ class BlobPush:
 
     async def push(self, ingest: Ingest) -> None:
         """Every file is at the target, as far as the target can tell."""
+        await self._vet_shards(ingest)
         for file in ingest.files:
             await self._vet(file)
             if not await self._adopted(file):
                 await self._have(file)
 
-    async def _vet(self, file: File) -> None:
+    async def _vet_shards(self, ingest: Ingest) -> None:
+        """Shards that older rules accepted are compared anew, before the first of them is sent."""
+        shards = [file for file in ingest.files if file.role is FileRole.SHARD]
+        facts = [(file.file_name, (await self._vet(file)).facts or {}) for file in shards]
+        try:
+            check_shards(facts)
+        except FormatInvalid as error:
+            raise Refused(error.message, reason=Reason.FORMAT_INVALID) from error
+
+    async def _vet(self, file: File) -> Blob:
         """Nothing reaches a target that is rotten here, or that the rules of today refuse."""
         try:
             blob = await self._vetting.usable(digest_of(file), file.file_name)
@@ -66,6 +78,7 @@ class BlobPush:
                 f"The stored bytes of {file.file_name} are not those of its digest any more: push it again."
             )
             raise Refused(words, reason=Reason.BLOB_CORRUPT)
+        return blob
 
     async def _adopted(self, file: File) -> bool:
         """The target's models directory is ours as well, and the bytes were put there."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
-from ingest_service.ingests.file_set import SHARD_NAME
+from ingest_service.formats.shards import check_shards
+from ingest_service.ingests.file_set import shard_place
 from ingest_service.vocabulary.errors import FormatInvalid
 from ingest_service.vocabulary.states import FileRole
 
@@ -44,16 +45,20 @@ def check_file(file: _Named, facts: Facts) -> None:
     if is_projector != (file.role is FileRole.PROJECTOR) or not (is_projector or kind in _TYPES[file.role]):
         found = "projector" if is_projector else kind
         _refuse("X1", "general.type", f"The file is declared as {file.role}; its header says {found}.")
-    split = facts.get("split")
+    split = facts.get("split") or {"number": 0, "count": 1}
+    if split["count"] <= 1:
+        # Whole models are called like the only shard of one, too; some say that they are split into one.
+        split = {"number": 0, "count": 1}
     if file.role is not FileRole.SHARD:
-        if split is not None and split["count"] > 1:
+        if split["count"] > 1:
             message = f"The file is shard {split['number'] + 1} of {split['count']}: push all, as shards."
             _refuse("X2", "split.count", message)
         return
-    named = SHARD_NAME.fullmatch(file.file_name)
-    if split is None or named is None:
-        _refuse("X2", "split.count", "The file is declared as a shard; its header says nothing of that.")
-    number, count = int(named["number"]), int(named["count"])
+    _, number, count = shard_place(file.file_name) or ("", 1, 1)
+    if split["count"] == 1 != count:
+        _refuse(
+            "X2", "split.count", "The file is declared as a shard; its header says that it is a whole model."
+        )
     if (split["number"] + 1, split["count"]) != (number, count):
         message = f"By its name this is shard {number} of {count}; its header says"
         _refuse("X2", "split.no", f"{message} {split['number'] + 1} of {split['count']}.")
@@ -78,15 +83,7 @@ def check_together(files: Sequence[tuple[_Named, Facts]]) -> None:
                 message = f"Beside {_PIECES}, Ollama's converter dies of special tokens that are no objects:"
                 message += ' write each as {"content": ...}, or leave the file out.'
                 _refuse("X4", f"{file.file_name}: additional_special_tokens", message)
-    shards = [facts for file, facts in files if file.role is FileRole.SHARD and facts.get("split")]
-    said = {facts["split"]["tensors"] for facts in shards}
-    if len(said) > 1:
-        message = f"The shards do not agree on how many tensors the model has: {sorted(said)}."
-        _refuse("X3", "split.tensors.count", message)
-    present = sum(facts["tensor_count"] for facts in shards)
-    if said and present not in said:
-        message = f"The shards have {present} tensors together; they say {said.pop()}."
-        _refuse("X3", "split.tensors.count", message)
+    check_shards([(file.file_name, facts) for file, facts in files if file.role is FileRole.SHARD])
 
 
 def _refuse(rule: str, field: str, message: str) -> NoReturn:

@@ -14,8 +14,9 @@ from ingest_service.formats import GGUF, SAFETENSORS, format_for
 from ingest_service.vocabulary.errors import FileNameInvalid, OptionUnsupported
 from ingest_service.vocabulary.states import FileRole
 
-#: llama.cpp's own pattern, which Ollama goes by as well.
-SHARD_NAME = re.compile(r"(?P<prefix>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+#: llama.cpp's own pattern, which Ollama goes by as well. The suffix may be in upper case: targets get names
+#: of our own.
+_SHARD_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.(?i:gguf)", re.ASCII)
 
 
 class _Named(Protocol):
@@ -23,6 +24,12 @@ class _Named(Protocol):
     def file_name(self) -> str: ...
     @property
     def role(self) -> FileRole: ...
+
+
+def shard_place(file_name: str) -> tuple[str, int, int] | None:
+    """Of a shard's name the prefix, its number (from 1) and how many there are; None if it is none."""
+    found = _SHARD_NAME.fullmatch(file_name)
+    return (found[1], int(found[2]), int(found[3])) if found else None
 
 
 def check_file_set(files: Sequence[_Named], options: Mapping[str, Any], *, allow_safetensors: bool) -> None:
@@ -62,13 +69,14 @@ def _check_shards(files: Sequence[_Named], roles: Counter[FileRole]) -> None:
     for index, file in enumerate(files):
         if file.role is not FileRole.SHARD:
             continue
-        found = SHARD_NAME.fullmatch(file.file_name)
-        if found is None:
+        place = shard_place(file.file_name)
+        if place is None:
             raise FileNameInvalid(
                 "A shard is called PREFIX-00001-of-0000N.gguf, as llama.cpp splits a model.",
                 field=f"files[{index}].file_name",
             )
-        numbers.setdefault((found["prefix"], int(found["count"])), set()).add(int(found["number"]))
+        prefix, number, count = place
+        numbers.setdefault((prefix, count), set()).add(number)
     if len(numbers) > 1:
         raise OptionUnsupported("The shards are not all of one model, by their names.", field="files")
     (_, count), present = next(iter(numbers.items()))

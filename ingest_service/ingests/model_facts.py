@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ingest_service.vocabulary.records import Model
+from ingest_service.vocabulary.records import TENSOR_NAMES, Model
 from ingest_service.vocabulary.states import FileRole
 
 _WEIGHTS = frozenset({FileRole.MODEL, FileRole.SHARD})
 #: Counted over all of a model's files; everything else is said by the first that says it.
 _COUNTS = ("parameter_count", "tensor_count")
+#: What is said of one file only.
+_OF_FILES = ("split", TENSOR_NAMES)
 
 
 def facts_of(model: Model) -> dict[str, Any]:
@@ -24,7 +26,7 @@ def facts_of(model: Model) -> dict[str, Any]:
                 facts[key] = facts.get(key, 0) + value
             elif key == "quantization_mix":
                 facts[key] = _added(facts.get(key, []), value)
-            elif key != "split":
+            elif key not in _OF_FILES:
                 facts.setdefault(key, value)
     return facts
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ingest_service.vocabulary.records import Deployment, File, Ingest, NewEvent, failure_to_json
+from ingest_service.vocabulary.records import (
+    TENSOR_NAMES,
+    Deployment,
+    File,
+    Ingest,
+    NewEvent,
+    failure_to_json,
+)
 from ingest_service.vocabulary.states import DeploymentState
 
 INGEST_STATE = "ingest_state"
@@ -14,7 +21,7 @@ DEPLOYMENT_STATE = "deployment_state"
 DEPLOYMENT_STATUS = "deployment_status"
 FILE_FACTS = "file_facts"
 NOTICE = "notice"
-_TEMPLATES = frozenset({"chat_template", "chat_template_variants"})
+_NOT_TOLD = frozenset({"chat_template", "chat_template_variants", TENSOR_NAMES})
 
 _TELL_FAILURE = frozenset({DeploymentState.PENDING, DeploymentState.FAILED})
 
@@ -69,7 +76,7 @@ def file_facts(file: File, facts: Mapping[str, Any]) -> NewEvent:
 
 def without_templates(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Of chat templates their length only, where many facts are told at once."""
-    short = {key: value for key, value in facts.items() if key not in _TEMPLATES}
+    short = {key: value for key, value in facts.items() if key not in _NOT_TOLD}
     if "chat_template" in facts:
         short["chat_template_bytes"] = len(facts["chat_template"].encode())
     return short

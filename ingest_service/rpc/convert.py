@@ -19,7 +19,16 @@ from ingest_service.ingests.removal import Deleted
 from ingest_service.ingests.verify import FileRead, VerifyItem
 from ingest_service.lifecycle import bodies
 from ingest_service.rpc.names import file_name, ingest_name
-from ingest_service.vocabulary.records import Blob, Deployment, Event, Failure, File, Ingest, Model
+from ingest_service.vocabulary.records import (
+    TENSOR_NAMES,
+    Blob,
+    Deployment,
+    Event,
+    Failure,
+    File,
+    Ingest,
+    Model,
+)
 from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, BlobState, FileState
 
 _FILE_PROGRESS = frozenset({FileState.UPLOADING, FileState.VERIFYING, FileState.PUBLISHING})
@@ -149,7 +158,8 @@ def _of_blob(blob: Blob | None) -> dict[str, Any]:
 
 
 def _struct(facts: Mapping[str, Any] | None) -> Struct | None:
-    return ParseDict(dict(facts), Struct()) if facts else None
+    told = {key: value for key, value in (facts or {}).items() if key != TENSOR_NAMES}
+    return ParseDict(told, Struct()) if told else None
 
 
 def watch_message(item: WatchItem, now: datetime) -> ingest_service_pb2.WatchIngestResponse:

@@ -131,6 +131,10 @@ class NewEvent:
     body: Mapping[str, Any]
 
 
+#: The fact of a shard that holds digests of its tensors' names; it is told to nobody outside the service.
+TENSOR_NAMES = "tensor_names"
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What reading a file's whole header came to: it broke no rule of that version."""

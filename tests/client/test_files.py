@@ -42,6 +42,12 @@ def test_a_directory_of_shards_or_of_one_model(tmp_path: Path) -> None:
     shards = make(tmp_path / "s", "m-00002-of-00002.gguf", "m-00001-of-00002.gguf", "README.md")
     assert told([shards]) == [("m-00001-of-00002.gguf", "SHARD"), ("m-00002-of-00002.gguf", "SHARD")]
     assert told([make(tmp_path / "one", "m.gguf", "x.json")]) == [("m.gguf", "MODEL")]
+    upper = ["M-00001-of-00002.GGUF", "M-00002-of-00002.GGUF"]
+    assert told([make(tmp_path / "upper", *upper)]) == [(name, "SHARD") for name in upper]
+
+
+def test_the_only_shard_of_one_is_a_model(tmp_path: Path) -> None:
+    assert told([tmp_path / "x-00001-of-00001.gguf"]) == [("x-00001-of-00001.gguf", "MODEL")]
 
 
 def test_a_directory_that_says_nothing_clear(tmp_path: Path) -> None:

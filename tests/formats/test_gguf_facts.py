@@ -49,6 +49,7 @@ def test_everything_that_a_header_tells() -> None:
         license="mit",
         size_label="1K",
         split=None,
+        tensor_names=None,
         warnings=(),
     )
     assert header.facts.as_dict()["quantization_mix"] == (

@@ -127,7 +127,7 @@ async def test_shards_keep_their_numbers_and_come_before_a_projector(
     world: World, emulator: OllamaEmulator, version: str
 ) -> None:
     emulator.version = version
-    names = ["zed-00002-of-00002.gguf", "zed-00001-of-00002.gguf"]
+    names = ["zed-00002-of-00002.GGUF", "zed-00001-of-00002.gguf"]
     body = await created(world, emulator, [(names[0], SHARD, SHARDS[1]), (names[1], SHARD, SHARDS[0])])
     # Ollama sorts them, and names the first one's layer first.
     ours = ["model-00002-of-00002.gguf", "model-00001-of-00002.gguf"]

@@ -17,6 +17,7 @@ from tests.forwarding.world import World, now
 from tests.ollama_emulator import OllamaEmulator, sample_gguf
 from tests.support.files import digest, gguf
 from tests.support.formats import ACCEPTED
+from tests.support.models import model, shard
 
 pytestmark = pytest.mark.extended_when("postgresql")
 
@@ -51,7 +52,27 @@ async def test_an_older_blob_that_breaks_a_rule_goes_to_no_target(
     assert ingest.state is IngestState.FAILED
     assert ingest.failure is not None
     assert ingest.failure.reason is Reason.FORMAT_INVALID
-    assert "(rule M2, byte 0)" in ingest.failure.message
+    assert "(rule M2)" in ingest.failure.message
+    assert not emulator.calls.named("blob_head") + emulator.calls.named("blob_post")
+
+
+async def test_shards_that_older_rules_took_are_compared_before_one_of_them_is_sent(
+    world: World, emulator: OllamaEmulator
+) -> None:
+    """Older rules counted the tensors and did not look at their names."""
+    emulator.version = "0.33.0"
+    parts = [model(1000, kv=shard(number, 2, 4), tensors=("a", "b"), seed=number) for number in range(2)]
+    names = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]
+    ingest_id = await world.stored_set(
+        [(name, FileRole.SHARD, data) for name, data in zip(names, parts, strict=True)]
+    )
+    for data in parts:
+        await keep_as_of_old(world, data)
+    world.worker()
+    ingest = await world.done(ingest_id)
+    assert ingest.failure is not None
+    assert ingest.failure.reason is Reason.FORMAT_INVALID
+    assert "(rule X3)" in ingest.failure.message
     assert not emulator.calls.named("blob_head") + emulator.calls.named("blob_post")
 
 

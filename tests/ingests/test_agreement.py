@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ingest_service.formats.shards import MAX_KEPT_NAMES, check_shards, names_fact
 from ingest_service.ingests.agreement import check_file, check_quantize, check_together
 from ingest_service.vocabulary.errors import FormatInvalid
 from ingest_service.vocabulary.states import FileRole
@@ -45,6 +46,13 @@ def name(number: int, count: int = 2) -> str:
         (FileRole.SHARD, name(2), shard(1)),
         # A model that was split into one is whole.
         (FileRole.MODEL, "m.gguf", shard(0, 1)),
+        (FileRole.MODEL, "m.gguf", shard(0, 0)),
+        # So is one that is called like the only shard of one, whatever its header says of that.
+        (FileRole.MODEL, name(1, 1), MODEL),
+        (FileRole.SHARD, name(1, 1), MODEL),
+        (FileRole.SHARD, name(1, 1), shard(0, 1)),
+        (FileRole.SHARD, name(1, 1), shard(0, 0)),
+        (FileRole.SHARD, "m-00002-of-00002.GGUF", shard(1)),
         # Files of a safetensors set, and files from before there were readers.
         (FileRole.MODEL, "config.json", {}),
         (FileRole.MODEL, "m.safetensors", {"tensor_count": 3}),
@@ -73,6 +81,8 @@ def test_what_agrees(role: FileRole, file_name: str, facts: dict[str, Any]) -> N
         (FileRole.SHARD, name(1), shard(1), "X2", "split.no"),
         (FileRole.SHARD, name(2), shard(0), "X2", "split.no"),
         (FileRole.SHARD, name(1, 3), shard(0), "X2", "split.no"),
+        (FileRole.SHARD, name(1, 1), shard(0), "X2", "split.no"),
+        (FileRole.SHARD, name(1), shard(0, 1), "X2", "split.count"),
     ],
 )
 def test_what_does_not(role: FileRole, file_name: str, facts: dict[str, Any], rule: str, field: str) -> None:
@@ -94,6 +104,29 @@ def test_shards_that_do_not(second: dict[str, Any]) -> None:
     with pytest.raises(FormatInvalid) as refused:
         check_together(files)
     assert refused.value.metadata["rule"] == "X3"
+
+
+def test_shards_that_hold_a_tensor_twice_although_the_counts_are_right() -> None:
+    def named(number: int, *names: bytes) -> tuple[Named, dict[str, Any]]:
+        facts = shard(number, tensors=4, own=2) | {"tensor_names": names_fact(names)}
+        return Named(name(number + 1), FileRole.SHARD), facts
+
+    check_together([named(0, b"a", b"b"), named(1, b"c", b"d")])
+    with pytest.raises(FormatInvalid, match=r"00001-of-00002\.gguf and m-00002-of") as refused:
+        check_together([named(0, b"a", b"b"), named(1, b"c", b"a")])
+    assert (refused.value.metadata["rule"], refused.value.field) == ("X3", "split.tensors.count")
+    # From before names were kept.
+    check_together([named(0, b"a", b"b"), (Named(name(2), FileRole.SHARD), shard(1, tensors=4, own=2))])
+
+
+def test_the_names_that_are_kept_are_bounded() -> None:
+    many = [b"blk.%d.w" % index for index in range(MAX_KEPT_NAMES * 2)]
+    kept = names_fact(many)
+    assert len(kept) <= 44 << 10
+    assert names_fact(reversed(many)) == kept
+    facts = shard(0, tensors=len(many) * 2, own=len(many)) | {"tensor_names": kept}
+    with pytest.raises(FormatInvalid):
+        check_shards([("a", facts), ("b", facts)])
 
 
 PIECES, TOKENS = Named("tokenizer.model", FileRole.MODEL), Named("special_tokens_map.json", FileRole.MODEL)

@@ -260,3 +260,9 @@ def test_a_deletion_changes_no_state_in_any_state() -> None:
         change.delete("gone")
         assert change.after == replace(one, deleted_at=later(1))
         assert change.events == [bodies.notice("gone")]
+
+
+def test_an_event_keeps_of_the_facts_only_what_it_tells() -> None:
+    file = ALL[0].files[0]
+    told = bodies.file_facts(file, {"type": "model", "chat_template": "xy", "tensor_names": "AAAA"})
+    assert told.body["facts"] == {"type": "model", "chat_template_bytes": 2}

@@ -14,7 +14,7 @@ from tests.conftest import StartService
 from tests.formats.build import I32, U32, Gguf, Tensor, number, text, texts, u32
 from tests.ollama_emulator import OllamaEmulator
 from tests.rpc.refusals import refused
-from tests.rpc.test_several_files import several
+from tests.rpc.test_several_files import ended, several
 from tests.support.files import MEBIBYTE, create_request, digest, push, send, upload_messages
 from tests.support.models import MODEL, model, shard
 from tests.support.service import RunningService
@@ -108,7 +108,12 @@ async def test_a_models_facts_are_those_of_all_its_shards(start_service: StartSe
     ingest = await service.ingests.CreateIngest(several(files, "shards"))
     for file, (_, _, data) in zip(ingest.files, files, strict=True):
         await send(service.ingests, upload_messages(file.name, data))
-    found = MessageToDict((await get_model(service, "shards")).facts)
+    stored = await get_model(service, "shards")
+    found = MessageToDict(stored.facts)
+    # What is kept to compare shards is told to nobody.
+    told = [MessageToDict(file.facts) for file in stored.files]
+    assert all(facts["split"] for facts in told)
+    assert not any("tensor_names" in facts for facts in [found, *told])
     assert found["tensor_count"] == 3
     assert found["architecture"] == "llama"
     assert "split" not in found
@@ -132,6 +137,42 @@ async def test_shards_that_do_not_fit_together(start_service: StartService, *, d
     if dedup:
         again = service.ingests.CreateIngest(several(files, "again", declared=True))
         assert (await refused(again, "FORMAT_INVALID")).metadata["rule"] == "X3"
+
+
+async def test_shards_with_the_same_tensors_reach_no_target(
+    start_service: StartService, emulator: OllamaEmulator
+) -> None:
+    """Their counts are right: only the names show it. llama.cpp says that a tensor is duplicated."""
+    service = await start_service(f"default={emulator.url}")
+    names = [("a", "b"), ("b", "c")]
+    files = [
+        (f"m-0000{n + 1}-of-00002.gguf", File.ROLE_SHARD, model(1000, kv=shard(n, 2, 4), tensors=names[n]))
+        for n in range(2)
+    ]
+    ingest = await service.ingests.CreateIngest(several(files, "twice"))
+    await send(service.ingests, upload_messages(ingest.files[0].name, files[0][2]))
+    refusal = await refused(
+        send(service.ingests, upload_messages(ingest.files[1].name, files[1][2])), "FORMAT_INVALID"
+    )
+    assert refusal.metadata["rule"] == "X3"
+    after = await service.ingests.GetIngest(GetIngestRequest(name=ingest.name))
+    assert after.state == Ingest.STATE_FAILED
+    again = service.ingests.CreateIngest(several(files, "again", declared=True))
+    assert (await refused(again, "FORMAT_INVALID")).metadata["rule"] == "X3"
+    assert not emulator.calls.named("blob_post") + emulator.calls.named("create")
+
+
+async def test_a_whole_model_may_be_called_like_the_only_shard_of_one(
+    start_service: StartService, emulator: OllamaEmulator
+) -> None:
+    service = await start_service(f"default={emulator.url}")
+    for role in (File.ROLE_SHARD, File.ROLE_MODEL):
+        data = model(1000, seed=role)
+        files = [("m-00001-of-00001.gguf", role, data)]
+        ingest = await service.ingests.CreateIngest(several(files, f"whole{role}"))
+        await send(service.ingests, upload_messages(ingest.files[0].name, data))
+        assert (await ended(service, ingest.name)).state == Ingest.STATE_READY
+    assert {tuple(call.json["files"]) for call in emulator.calls.named("create")} == {("model.gguf",)}
 
 
 async def test_a_role_that_the_header_denies(start_service: StartService) -> None:
@@ -213,7 +254,9 @@ async def test_more_facts_than_a_message_holds(start_service: StartService) -> N
     count, template = 50, "x" * (63 << 10)
     pairs = [shard(n, count, count) | {"tokenizer.chat_template": f"{n}{template}"} for n in range(count)]
     names = [f"m-{n + 1:05}-of-{count:05}.gguf" for n in range(count)]
-    files = [(name, File.ROLE_SHARD, model(kv=kv)) for name, kv in zip(names, pairs, strict=True)]
+    files = [
+        (name, File.ROLE_SHARD, model(kv=kv, tensors=(name,))) for name, kv in zip(names, pairs, strict=True)
+    ]
     ingest = await service.ingests.CreateIngest(several(files, "large"))
     for file, (_, _, data) in zip(ingest.files, files, strict=True):
         await send(service.ingests, upload_messages(file.name, data))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from ingest_service.formats.gguf.tensors import Tensors
 from ingest_service.formats.gguf.types import FILE_TYPES, TENSOR_TYPES, UNKNOWN_TO_OLLAMA
 from ingest_service.formats.gguf.values import TOKENS, Metadata
+from ingest_service.formats.shards import names_fact
 from ingest_service.vocabulary.text import clean
 
 _MAX_WARNINGS = 20
@@ -57,6 +58,8 @@ class GgufFacts:
     license: str | None
     size_label: str | None
     split: Split | None
+    #: Digests of a shard's tensor names, for `formats.shards` alone.
+    tensor_names: str | None
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
@@ -69,6 +72,7 @@ def facts_of(metadata: Metadata, tensors: Tensors) -> GgufFacts:
     prefix = metadata.architecture + "."
     mix = _mix(tensors)
     tokens = metadata.array(TOKENS)
+    split = _split(metadata)
     return GgufFacts(
         architecture=metadata.architecture or None,
         type=_shown(metadata, "general.type") or "model",
@@ -87,7 +91,8 @@ def facts_of(metadata: Metadata, tensors: Tensors) -> GgufFacts:
         chat_template_variants={clean(key, 100): text for key, text in metadata.templates.items() if key},
         license=_shown(metadata, "general.license"),
         size_label=_shown(metadata, "general.size_label"),
-        split=_split(metadata),
+        split=split,
+        tensor_names=names_fact(tensors.names) if split else None,
         warnings=tuple(clean(text) for text in _warnings(metadata, tensors)),
     )
 
@@ -114,7 +119,8 @@ def _quantization(metadata: Metadata, mix: tuple[QuantizationShare, ...]) -> str
 def _split(metadata: Metadata) -> Split | None:
     number, count = metadata.integer("split.no"), metadata.integer("split.count")
     tensors = metadata.integer("split.tensors.count")
-    if number is None or count is None or tensors is None:
+    if number is None or count is None or tensors is None or count <= 1:
+        # A count of 0 or 1 is left in whole models, by merging or by splitting into one.
         return None
     return Split(number, count, tensors)
 

@@ -38,6 +38,7 @@ class Tensors:
     end_bytes: int = 0
     padded_end_bytes: int = 0
     by_type: dict[int, TypeShare] = field(default_factory=dict)
+    names: set[bytes] = field(default_factory=set)
     #: Every tensor's size is known, so that it is known where the file ends.
     is_sound: bool = True
 
@@ -48,9 +49,8 @@ def read_tensors(source: Source, count: int, alignment: int | None) -> Steps[Ten
     Without an alignment it is not known where a tensor has to begin.
     """
     tensors = Tensors(is_sound=alignment is not None)
-    names: set[bytes] = set()
     for index in range(count):
-        name = yield from _read_name(source, names, index)
+        name = yield from _read_name(source, tensors.names, index)
         shown = name.decode("utf-8", "replace")
         shape = yield from _read_shape(source, shown)
         at = source.offset

@@ -20,7 +20,8 @@ ROLES: Final[dict[str, File.Role.ValueType]] = {
     "shard": File.ROLE_SHARD,
     "draft": File.ROLE_DRAFT,
 }
-_SHARD: Final = re.compile(r".+-\d{5}-of-\d{5}\.gguf")
+#: The only one of one is a whole model, whatever it is called.
+_SHARD: Final = re.compile(r".+-\d{5}-of-(?!00001\.)\d{5}\.gguf", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def _of_directory(directory: Path) -> list[Path]:
             for path in inside
             if path.suffix in {".safetensors", ".json"} or path.name == "tokenizer.model"
         ]
-    models = [path for path in inside if path.suffix == ".gguf"]
+    models = [path for path in inside if path.suffix.lower() == ".gguf"]
     if not models:
         raise LocalFileError(f"{directory} holds neither *.safetensors nor *.gguf")
     if len(models) > 1 and not all(_SHARD.fullmatch(path.name) for path in models):
