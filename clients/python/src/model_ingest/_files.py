@@ -52,8 +52,13 @@ def local_files(paths: Iterable[Path], roles: Sequence[tuple[str, Path]] = ()) -
     return found
 
 
+def is_shard(path: Path) -> bool:
+    """Whether the file is called like a shard of a split GGUF."""
+    return _SHARD.fullmatch(path.name) is not None
+
+
 def _role_of(path: Path) -> File.Role.ValueType:
-    return File.ROLE_SHARD if _SHARD.fullmatch(path.name) else File.ROLE_MODEL
+    return File.ROLE_SHARD if is_shard(path) else File.ROLE_MODEL
 
 
 def _of_directory(directory: Path) -> list[Path]:

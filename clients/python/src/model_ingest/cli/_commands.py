@@ -51,6 +51,8 @@ async def push(client: AsyncClient, options: argparse.Namespace, session: Sessio
     """Sends files and follows them."""
     view = choose(as_json=options.json)
     what = await asyncio.to_thread(asked_for, options)
+    for warning in what.warnings:
+        print(f"warning: {printable(warning)}", file=sys.stderr, flush=True)
     with view:
         ingest = await client.push(
             what.paths,
