@@ -81,7 +81,8 @@ PARAMETERS: Mapping[str, _Number | _Switch | _Stops] = {
     "use_mmap": _Switch(),
     "num_keep": _Number(-1, _INT32),
     "num_predict": _Number(-2, _INT32),
-    "seed": _Number(-_INT32, 2**32 - 1),
+    # Ollama's is an int64. It reads any number of a request as a double, which is what a Struct carries.
+    "seed": _Number(-(2**63), 2**63),
     "top_k": _Number(-1, _INT32),
     "top_p": _Number(0, 1, is_whole=False),
     "min_p": _Number(0, 1, is_whole=False),

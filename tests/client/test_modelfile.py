@@ -13,19 +13,19 @@ import pytest
 from google.protobuf.json_format import MessageToDict
 from model_ingest import LocalFileError, Modelfile, read_modelfile
 
-FILES = (
-    "m.gguf",
-    "mm.gguf",
-    "lora.gguf",
-    "draft.gguf",
-    "s-00001-of-00002.gguf",
-    "s-00002-of-00002.gguf",
-)
+FILES = ("m.gguf", "mm.gguf", "lora.gguf", "draft.gguf")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the Modelfile lies, with the files that it may name."""
+    made = tmp_path_factory.mktemp("modelfile")
+    for name in FILES:
+        (made / name).write_bytes(b"GGUF")
+    return made
 
 
 def read(directory: Path, text: str | bytes, **arguments: Any) -> Modelfile:
-    for name in FILES:
-        (directory / name).write_bytes(b"GGUF")
     path = directory / "Modelfile"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return read_modelfile(path, **arguments)
@@ -67,8 +67,8 @@ def options(directory: Path, text: str | bytes) -> dict[str, Any]:
         ),
     ],
 )
-def test_commands(tmp_path: Path, text: str, expected: dict[str, Any]) -> None:
-    assert options(tmp_path, text) == expected
+def test_commands(directory: Path, text: str, expected: dict[str, Any]) -> None:
+    assert options(directory, text) == expected
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_commands(tmp_path: Path, text: str, expected: dict[str, Any]) -> None:
         ("a\x0cb\u2028c", "abc"),
     ],
 )
-def test_values(tmp_path: Path, text: str, expected: str) -> None:
-    assert read(tmp_path, f"FROM x\nSYSTEM {text}").options.system == expected
+def test_values(directory: Path, text: str, expected: str) -> None:
+    assert read(directory, f"FROM x\nSYSTEM {text}").options.system == expected
 
 
 @pytest.mark.parametrize(
@@ -118,16 +118,16 @@ def test_values(tmp_path: Path, text: str, expected: str) -> None:
         b"\xfe\xff" + "FROM x\r\nSYSTEM ü 👍\r\n".encode("utf-16-be"),
     ],
 )
-def test_a_byte_order_mark_chooses_the_encoding(tmp_path: Path, content: bytes) -> None:
-    assert options(tmp_path, content) == {"from": "x", "system": "ü 👍"}
+def test_a_byte_order_mark_chooses_the_encoding(directory: Path, content: bytes) -> None:
+    assert options(directory, content) == {"from": "x", "system": "ü 👍"}
 
 
-def test_bytes_that_are_no_utf8_are_replaced(tmp_path: Path) -> None:
-    assert read(tmp_path, b"FROM x\nSYSTEM a\xffb\xe2\x82 \xed\xa0\x80").options.system == "a�b� ���"
+def test_bytes_that_are_no_utf8_are_replaced(directory: Path) -> None:
+    assert read(directory, b"FROM x\nSYSTEM a\xffb\xe2\x82 \xed\xa0\x80").options.system == "a�b� ���"
 
 
-def test_what_cannot_be_printed_is_left_out_with_a_warning(tmp_path: Path) -> None:
-    found = read(tmp_path, "\x0cFROM x\nSYSTEM a\u00a0b\u3000c\u200dd\ue000\U0010ffff\nTEMPLATE ü")
+def test_what_cannot_be_printed_is_left_out_with_a_warning(directory: Path) -> None:
+    found = read(directory, "\x0cFROM x\nSYSTEM a\u00a0b\u3000c\u200dd\ue000\U0010ffff\nTEMPLATE ü")
     assert found.options.system == "abcd"
     left_out = "U+00A0, U+200D, U+3000, U+E000, U+10FFFF"
     assert found.warnings == [
@@ -153,12 +153,12 @@ def test_what_cannot_be_printed_is_left_out_with_a_warning(tmp_path: Path) -> No
         ("num_ctx 1.048576e+06", {"num_ctx": 1048576}),
     ],
 )
-def test_parameters(tmp_path: Path, text: str, parameters: dict[str, Any]) -> None:
-    assert options(tmp_path, f"FROM x\nPARAMETER {text}") == {"from": "x", "parameters": parameters}
+def test_parameters(directory: Path, text: str, parameters: dict[str, Any]) -> None:
+    assert options(directory, f"FROM x\nPARAMETER {text}") == {"from": "x", "parameters": parameters}
 
 
-def test_deprecated_parameters_are_warned_of_and_left_out(tmp_path: Path) -> None:
-    found = read(tmp_path, "FROM x\nPARAMETER mirostat many\nPARAMETER use_mlock true\nPARAMETER top_k 1")
+def test_deprecated_parameters_are_warned_of_and_left_out(directory: Path) -> None:
+    found = read(directory, "FROM x\nPARAMETER mirostat many\nPARAMETER use_mlock true\nPARAMETER top_k 1")
     assert MessageToDict(found.options) == {"from": "x", "parameters": {"top_k": 1}}
     assert found.warnings == [
         "line 2: parameter mirostat is deprecated; Ollama ignores it",
@@ -166,35 +166,35 @@ def test_deprecated_parameters_are_warned_of_and_left_out(tmp_path: Path) -> Non
     ]
 
 
-def test_warnings_are_bounded(tmp_path: Path) -> None:
-    found = read(tmp_path, "FROM x\n" + "PARAMETER low_vram 1\n" * 1000)
+def test_warnings_are_bounded(directory: Path) -> None:
+    found = read(directory, "FROM x\n" + "PARAMETER low_vram 1\n" * 1000)
     assert len(found.warnings) == 21
     assert found.warnings[-1] == "there are more warnings, which are not shown"
 
 
-def test_files_are_found_beside_the_modelfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_found_beside_the_modelfile(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
-    text = f"FROM m.gguf\nFROM {tmp_path}/mm.gguf\nADAPTER ./lora.gguf\nDRAFT draft.gguf"
-    found = read(tmp_path, text)
-    assert found.models == [tmp_path / "m.gguf", tmp_path / "mm.gguf"]
-    assert found.adapters == [tmp_path / "lora.gguf"]
-    assert found.drafts == [tmp_path / "draft.gguf"]
-    assert read(tmp_path, "FROM .").models == [tmp_path]
-    assert read(tmp_path, "FROM m.gguf\nFROM gone/../m.gguf").models == [tmp_path / "m.gguf"]
+    text = f"FROM m.gguf\nFROM {directory}/mm.gguf\nADAPTER ./lora.gguf\nDRAFT draft.gguf"
+    found = read(directory, text)
+    assert found.models == [directory / "m.gguf", directory / "mm.gguf"]
+    assert found.adapters == [directory / "lora.gguf"]
+    assert found.drafts == [directory / "draft.gguf"]
+    assert read(directory, "FROM .").models == [directory]
+    assert read(directory, "FROM m.gguf\nFROM gone/../m.gguf").models == [directory / "m.gguf"]
 
 
-def test_the_last_adapter_counts(tmp_path: Path) -> None:
-    found = read(tmp_path, "FROM x\nADAPTER mm.gguf\nADAPTER lora.gguf\nFROM y")
-    assert found.adapters == [tmp_path / "lora.gguf"]
+def test_the_last_adapter_counts(directory: Path) -> None:
+    found = read(directory, "FROM x\nADAPTER mm.gguf\nADAPTER lora.gguf\nFROM y")
+    assert found.adapters == [directory / "lora.gguf"]
     assert found.warnings == [
-        f"line 3: this ADAPTER replaces ADAPTER {tmp_path}/mm.gguf",
+        f"line 3: this ADAPTER replaces ADAPTER {directory}/mm.gguf",
         "line 4: this FROM replaces FROM x",
     ]
 
 
-def test_files_of_replaced_roles_are_not_looked_for(tmp_path: Path) -> None:
+def test_files_of_replaced_roles_are_not_looked_for(directory: Path) -> None:
     text = "FROM /gone/sha256-1\nADAPTER /gone/sha256-2\nDRAFT /gone/sha256-3\nSYSTEM a"
-    found = read(tmp_path, text, replaced_roles={"model", "adapter", "draft"})
+    found = read(directory, text, replaced_roles={"model", "adapter", "draft"})
     assert found == Modelfile(options=found.options)
     assert MessageToDict(found.options) == {"system": "a"}
 
@@ -244,13 +244,13 @@ def test_files_of_replaced_roles_are_not_looked_for(tmp_path: Path) -> None:
         (b"#" * (4 * 1024 * 1024 + 1), "at most 4194304 bytes"),
     ],
 )
-def test_what_cannot_be_used_is_refused_by_its_line(tmp_path: Path, text: str | bytes, words: str) -> None:
+def test_what_cannot_be_used_is_refused_by_its_line(directory: Path, text: str | bytes, words: str) -> None:
     with pytest.raises(LocalFileError) as caught:
-        read(tmp_path, text)
+        read(directory, text)
     assert words in caught.value.message
     assert caught.value.exit_code == 2
 
 
-def test_one_that_is_not_there(tmp_path: Path) -> None:
+def test_one_that_is_not_there(directory: Path) -> None:
     with pytest.raises(LocalFileError, match="No such file"):
-        read_modelfile(tmp_path / "none")
+        read_modelfile(directory / "none")
