@@ -76,7 +76,9 @@ def pushed(
 ) -> PushedThings:
     path = directory / "Modelfile"
     path.write_bytes(text.encode())
-    return asked_for(argparse.Namespace(path=list(paths), role=roles or [], modelfile=path, quantize=""))
+    return asked_for(
+        argparse.Namespace(path=list(paths), role=roles or [], modelfile=path, quantize="", draft_quantize="")
+    )
 
 
 TEMPLATE = """{{- if .System }}<|im_start|>system
