@@ -6,7 +6,7 @@ from ingest_service.formats.faults import refuse
 from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.types import U32
 from ingest_service.formats.gguf.values import TEMPLATE, Metadata
-from ingest_service.formats.templates import unsafe_part
+from ingest_service.formats.templates import check_template
 
 _MAX_PATCHES = 1024
 #: Suffix of a projector's key -> the most that llama.cpp's fixed arrays and 32-bit products bear.
@@ -21,16 +21,15 @@ _PROJECTOR = {
 
 
 def check_templates(metadata: Metadata, limits: GgufLimits) -> None:
-    """C1: no template is rendered here, but by others it is."""
+    """C1 and C6: no template is rendered here, but by others it is."""
     for variant, text in metadata.templates.items():
-        found = unsafe_part(text)
-        if not found:
-            continue
         key = f"{TEMPLATE}.{variant}" if variant else TEMPLATE
-        message = f"The template has {found!r}, with which templates break out of their sandbox."
-        if limits.refuse_unsafe_templates:
-            refuse("C1", metadata.offset(key), key, message)
-        metadata.warnings.append(f"{key}: {message}")
+        verdict = check_template(text)
+        for refusal in verdict.refusals:
+            if limits.refuse_unsafe_templates:
+                refuse(refusal.rule, metadata.offset(key), key, refusal.message)
+            metadata.warnings.append(f"{key}: {refusal.message}")
+        metadata.warnings.extend(f"{key}: {warning}" for warning in verdict.warnings)
 
 
 def check_projector(metadata: Metadata) -> None:

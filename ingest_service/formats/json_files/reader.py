@@ -16,13 +16,14 @@ from ingest_service.formats.json_files.config import check_config
 from ingest_service.formats.json_files.limits import JsonLimits
 from ingest_service.formats.json_files.scan import Scan, ScanRules
 from ingest_service.formats.source import Source, Steps
-from ingest_service.formats.templates import unsafe_part
+from ingest_service.formats.templates import check_template
 
 _CONFIG = "config.json"
 _ADDED = "added_tokens.json"
 _SPECIAL = "special_tokens_map.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template"
+_MAX_WARNINGS = 10
 _MORE_TOKENS = "additional_special_tokens"
 #: Decoded as a whole; Ollama's converter decodes them too.
 _DECODED = frozenset({_CONFIG, _ADDED, _SPECIAL, "generation_config.json", "adapter_config.json"})
@@ -130,9 +131,11 @@ def _check_template(at: int, text: bytes, limits: JsonLimits) -> tuple[str, ...]
         message = f"The chat templates have more than {limits.max_template_bytes} bytes together."
         refuse("C2", at, _TEMPLATE, message)
     warnings = []
-    for found in filter(None, map(unsafe_part, templates)):
-        message = f"The template has {found!r}, with which templates break out of their sandbox."
-        if limits.refuse_unsafe_templates:
-            refuse("C1", at, _TEMPLATE, message)
-        warnings.append(f"{_TEMPLATE}: {message}")
-    return tuple(warnings[:1])
+    for template in templates:
+        verdict = check_template(template)
+        for refusal in verdict.refusals:
+            if limits.refuse_unsafe_templates:
+                refuse(refusal.rule, at, _TEMPLATE, refusal.message)
+            warnings.append(f"{_TEMPLATE}: {refusal.message}")
+        warnings.extend(f"{_TEMPLATE}: {warning}" for warning in verdict.warnings)
+    return tuple(warnings[:_MAX_WARNINGS])
