@@ -160,7 +160,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "ALLOW_UNSAFE_TEMPLATES", "false", _boolean,
-        "take a chat template with a known way out of Jinja2's sandbox; with a warning then",
+        "take a chat template that breaks out of a sandbox or takes an engine down; with a warning then",
     ),
     Setting(
         "MAX_FILE_BYTES", str(1024 * _GIBIBYTE), _integer(1, 2**62), "a larger file is refused",

@@ -56,7 +56,10 @@ def test_it_is_accepted_when_the_one_field_is_put_right(row: Row) -> None:
 
 def test_every_rule_has_its_row() -> None:
     room = Path(ingest_service.formats.__file__).parent
-    source = "".join(path.read_text() for path in [*room.glob("gguf/*.py"), room / "source.py"])
+    source = "".join(
+        path.read_text()
+        for path in [*room.glob("gguf/*.py"), *room.glob("templates/*.py"), room / "source.py"]
+    )
     rules = set(re.findall(r'"([ACHKMSTV]\d)"', source))
     assert rules == {row.rule for row in ROWS}
     assert not [row for row, times in Counter(IDS).items() if times > 1 and not row.startswith("M2")]

@@ -140,7 +140,7 @@ ROWS: list[tuple[str, str, str, str, bytes, bytes, JsonLimits]] = [
      of(VISION, text_config={"rope_scaling": {"type": "default"}}), LIMITS),
     ("C1", "__class__", "chat_template", TEMPLATES, template("{{ ''.__class__ }}"),
      template("{{ m }}"), LIMITS),
-    ("C1", "spelt otherwise", "chat_template", TEMPLATES, b'{"chat_template":"{{ \\u005f_class__ }}"}',
+    ("C1", "spelt otherwise", "chat_template", TEMPLATES, b'{"chat_template":"{{ x.\\u005f_class__ }}"}',
      b'{"chat_template":"{{ \\u005fclass__ }}"}', LIMITS),
     ("C1", "of many", "chat_template", TEMPLATES, template([{"name": "t", "template": "{{ x|attr(y) }}"}]),
      template([{"name": "t", "template": "{{ x|trim }}"}]), LIMITS),
