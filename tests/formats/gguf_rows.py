@@ -8,6 +8,7 @@ from ingest_service.formats.gguf import GgufLimits
 from tests.formats.build import (
     BOOL,
     F32,
+    F64,
     I32,
     I64,
     U8,
@@ -32,6 +33,9 @@ TEMPLATE = "tokenizer.chat_template"
 CHARSMAP = "tokenizer.ggml.precompiled_charsmap"
 SHARD = {"split.no": number(U16, 1), "split.count": number(U16, 2), "split.tensors.count": number(I32, 9)}
 CLIP = G.but({"general.architecture": text("clip"), "general.type": text("mmproj")})
+#: It splits an image of one size into patches.
+VIT = CLIP.but({"clip.projector_type": text("mlp"), "clip.vision.block_count": u32(1),
+                "clip.vision.embedding_length": u32(8)})  # fmt: skip
 STRINGS = G.but({"k": texts(["abcde", "b"])})
 ONE = (Tensor("t", (32,), 0),)
 
@@ -258,22 +262,29 @@ MODEL = (
         G.but({TEMPLATE: text("a" * 6), TEMPLATE + ".b": text("b" * 4)}), GgufLimits(max_template_bytes=10)),
     key_row("C3", "NUL in a text", "general.name", text("a\0b"), text("a b")),
     key_row("C3", "NUL in a template", TEMPLATE, text("a\0b"), text("a b")),
-    key_row("C5", "head_count 0", "clip.vision.attention.head_count", u32(0), u32(1), CLIP),
-    key_row("C5", "no heads that hear", "clip.audio.attention.head_count", u32(0), u32(1), CLIP),
-    key_row("C5", "4097 heads", "clip.vision.attention.head_count", u32(4097), u32(4096), CLIP),
-    key_row("C5", "no blocks", "clip.vision.block_count", u32(0), u32(1), CLIP),
-    key_row("C5", "513 blocks", "clip.vision.block_count", u32(513), u32(512), CLIP),
-    key_row("C5", "chunk_size", "clip.audio.chunk_size", u32(65_537), u32(16_384), CLIP),
+    key_row("C5", "blocks without heads", "clip.vision.attention.head_count", u32(0), u32(1),
+            CLIP.but({"clip.vision.block_count": u32(2)})),
+    key_row("C5", "no heads that hear", "clip.audio.attention.head_count", u32(0), u32(1),
+            CLIP.but({"clip.audio.block_count": u32(2), "clip.has_audio_encoder": number(BOOL, 1)})),
+    key_row("C5", "heads that do not divide the width", "clip.vision.attention.head_count", u32(3), u32(4),
+            VIT),
+    key_row("C5", "513 blocks", "clip.vision.block_count", u32(513), u32(0), CLIP),
+    key_row("C5", "chunk_size", "clip.audio.chunk_size", u32(8193), u32(8192), CLIP),
     key_row("C5", "patches of 0", "clip.vision.patch_size", u32(0), u32(1), CLIP),
     key_row("C5", "patches of 4097", "clip.vision.patch_size", u32(4097), u32(4096), CLIP),
     key_row("C5", "larger than the image", "clip.vision.patch_size", u32(15), u32(14),
-            CLIP.but({"clip.vision.image_size": u32(14)})),
-    key_row("C5", "image_size", "clip.vision.image_size", u32(65_537), u32(65_536), CLIP),
+            VIT.but({"clip.vision.image_size": u32(14)})),
+    key_row("C5", "larger than an image of no size", "clip.vision.patch_size", u32(1), None,
+            VIT.but({"clip.vision.image_size": u32(0)})),
+    key_row("C5", "image_size", "clip.vision.image_size", u32(65_537), u32(0), CLIP),
     key_row("C5", "embedding_length", "clip.vision.embedding_length", u32(2**20 + 1), u32(2**20), CLIP),
-    key_row("C5", "patch_size", "clip.vision.patch_size", u32(1), u32(14),
-            CLIP.but({"clip.vision.image_size": u32(1025)})),
+    key_row("C5", "no width", "clip.vision.embedding_length", u32(0), u32(1), CLIP),
     key_row("C5", "image_size as u64", "clip.vision.image_size", number(U64, 14), u32(14), CLIP),
     key_row("C5", "image_size as text", "clip.vision.image_size", text("14"), u32(14), CLIP),
+    key_row("C5", "epsilon as f64", "clip.vision.attention.layer_norm_epsilon", number(F64, 1),
+            number(F32, 1), CLIP),
+    key_row("C5", "a number as flag", "clip.has_vision_encoder", u32(1), number(BOOL, 1), CLIP),
+    key_row("C5", "a number as kind", "clip.projector_type", u32(1), text("mlp"), CLIP),
 )  # fmt: skip
 
 ROWS = (*HEADER, *PAIRS, *TENSORS, *MODEL)

@@ -128,6 +128,20 @@ def test_an_old_projector_says_its_architecture_alone() -> None:
     accepted(older.header, older.max_size_bytes)
 
 
+def test_a_projector_without_a_transformer_has_zeros_where_converters_write_them() -> None:
+    """Gemma 4's unified projector; and images of no fixed size, as of dots.ocr."""
+    zeros = ("block_count", "feed_forward_length", "attention.head_count", "image_size")
+    for part in ("vision", "audio"):
+        pairs = {f"clip.{part}.{name}": u32(0) for name in zeros} | {f"clip.has_{part}_encoder": number(7, 1)}
+        file = CLIP.but({"clip.projector_type": text("gemma4uv"), **pairs})
+        accepted(file.header, file.max_size_bytes)
+
+
+def test_of_an_encoder_that_is_not_there_nothing_is_read() -> None:
+    file = CLIP.but({"clip.has_vision_encoder": number(7, 1), "clip.audio.chunk_size": u32(0)})
+    accepted(file.header, file.max_size_bytes)
+
+
 def test_later_shards_have_nothing_but_the_splits_keys() -> None:
     file = Gguf(pairs=dict(SHARD))
     accepted(file.header, file.max_size_bytes)

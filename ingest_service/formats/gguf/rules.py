@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from ingest_service.formats.gguf.content import check_projector, check_templates
+from ingest_service.formats.gguf.content import check_templates
 from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.model_rules import check_hyperparameters
+from ingest_service.formats.gguf.projector_rules import check_projector
 from ingest_service.formats.gguf.types import I32, STRING, U16, U32
 from ingest_service.formats.gguf.values import Metadata
 from ingest_service.formats.gguf.vocabulary_rules import check_vocabulary
@@ -29,8 +30,7 @@ def check_pairs(metadata: Metadata, limits: GgufLimits) -> int | None:
     _check_type(metadata, limits)
     with faults.collected():
         check_templates(metadata, limits)
-    with faults.collected():
-        check_projector(metadata)
+    check_projector(metadata)
     if metadata.is_model:
         # Without an architecture it is not known which keys these rules are about.
         if has_architecture:
