@@ -12,9 +12,9 @@ FUZZ := $(VENV)/.fuzz
 BENCH := $(VENV)/.bench
 # The protos of the last release, as a built image: clones in CI have no tags to compare with.
 PROTOS_BASELINE := protos/baseline.binpb
-# Two workers: the tests of one file stay together, for some share a running service.
+# Two workers, of which the first to be done takes half of what the other still has.
 # With compiled files, even where the environment forbids them: services in processes of their own start faster.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo test test-extended test-all serve lint format protos protos-baseline lock bench soak fuzz test-ollama clean

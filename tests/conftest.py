@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,7 +18,7 @@ from hypothesis import settings
 from ingest_service.database import Database
 from ingest_service.database.migrate import migrate
 from tests.ollama_emulator import OllamaEmulator
-from tests.support import loop_guard
+from tests.support import loop_guard, tiers
 from tests.support.postgres import PostgresCluster
 from tests.support.service import RunningService, settings_for
 
@@ -40,13 +41,16 @@ def nothing_blocks_the_loop() -> Iterator[None]:
     assert loop_guard.taken() == []
 
 
+def pytest_configure() -> None:
+    """Programs that tests interrupt must not inherit that SIGINT is ignored, as background jobs do."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`extended_when`: variants of a test whose promise one variant holds already (see tests/README.md)."""
-    for item in items:
-        parts = [part for marker in item.iter_markers("extended_when") for part in marker.args]
-        if any(part in item.name for part in parts):
-            item.add_marker(pytest.mark.extended)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`extended_when` and `extended_unless`: see tests/README.md."""
+    tiers.mark_variants(items, is_whole=not any("::" in argument for argument in config.args))
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,7 @@ def test_a_data_directory_that_cannot_be_written(tmp_path: Path, sqlite_url: str
     assert_refused(result, "INGEST_DATA_DIR", "cannot be written")
 
 
+@pytest.mark.extended_unless("listen-nonsense")
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
@@ -103,6 +104,7 @@ def test_metrics_that_cannot_be_listened_for(tmp_path: Path, sqlite_url: str, ad
         )
 
 
+@pytest.mark.extended
 async def test_a_data_directory_that_is_not_the_databases_own(tmp_path: Path, sqlite_url: str) -> None:
     async with ServiceProcess(environment(tmp_path / "data", sqlite_url), tmp_path / "log"):
         pass

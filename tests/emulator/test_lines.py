@@ -15,6 +15,7 @@ from tests.ollama_emulator import Fault, OllamaEmulator
 MANIFEST = "writing manifest"
 
 
+@pytest.mark.extended_unless("parsing GGUF-True-True", "None-False-False")
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("takes_effect", [False, True])
 @pytest.mark.parametrize("after_line", [MANIFEST, "parsing GGUF", 1, None])

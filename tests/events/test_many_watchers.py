@@ -220,6 +220,7 @@ async def test_one_that_leaves_in_the_middle_of_a_read_takes_nothing_from_the_ot
     await crowd.ended(await history.end())
 
 
+@pytest.mark.extended
 @pytest.mark.extended_when("postgresql")
 async def test_a_thousand_watchers_of_which_a_hundred_do_not_read(
     history: History, monkeypatch: pytest.MonkeyPatch

@@ -146,6 +146,7 @@ MUCH: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.extended_when("empty tokens")
 @pytest.mark.extended_when("a million tokens", "65536 tensors")
 @pytest.mark.parametrize("name", MUCH)
 def test_memory_stays_within_64_mib_whatever_comes(name: str) -> None:

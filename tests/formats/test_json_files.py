@@ -310,6 +310,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.extended_when("lists")
 @pytest.mark.parametrize("name", [*HOSTILE, "tokenizer"])
 def test_memory_stays_small_whatever_comes(name: str) -> None:
     data = HOSTILE.get(name) or vocabulary(30_000)

@@ -177,6 +177,7 @@ def test_any_edits_give_facts_or_a_named_fault(data: st.DataObject) -> None:
     assert whole.result == slow.result
 
 
+@pytest.mark.extended_unless("spaces")
 @pytest.mark.parametrize(
     "header",
     [

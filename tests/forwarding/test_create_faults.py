@@ -138,6 +138,21 @@ CASES = [
 ]
 
 
+@pytest.mark.extended_unless(
+    "no fault",
+    "an error line",
+    "an error status",
+    "with the model",
+    "whole",
+    "a proxy gives up",
+    "cut after success",
+    "an empty 200",
+    "no space",
+    "garbage lines",
+    "a huge line",
+    "one byte",
+    "gzip",
+)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_a_fault_in_create_ends_as_documented(
     world: World, emulator: OllamaEmulator, case: Case

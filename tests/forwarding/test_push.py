@@ -82,6 +82,9 @@ CASES = [
 ]
 
 
+@pytest.mark.extended_unless(
+    "no fault", "mid-body, not stored", "nothing is sent twice", "no space, later", "forgets nothing"
+)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_a_fault_while_the_blob_is_sent_is_got_over(
     world: World, emulator: OllamaEmulator, case: Case

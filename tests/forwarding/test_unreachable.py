@@ -111,6 +111,7 @@ NONSENSE = {
 }
 
 
+@pytest.mark.extended_unless("no HTTP", "half a body", "endless headers", "deep JSON in", "too long")
 @pytest.mark.parametrize("nonsense", NONSENSE, ids=str)
 async def test_whatever_a_target_answers_it_is_unreachable_in_our_words(
     world: World, listen: Callable[[Answer], Awaitable[str]], nonsense: str

@@ -14,14 +14,16 @@ HOUSE = ROOT / "ingest_service"
 @functools.cache
 def modules(below: str = "") -> dict[str, ast.Module]:
     """Every module of the house, or of one room: its path in the house and its tree."""
-    place = HOUSE / below
-    if not place.exists():
-        place = HOUSE / f"{below}.py"
-    paths = [place] if place.is_file() else sorted(place.rglob("*.py"))
+    if below:
+        return {
+            name: tree for name, tree in modules().items() if name.startswith((f"{below}/", f"{below}.py"))
+        }
+    paths = sorted(HOUSE.rglob("*.py"))
     return {str(path.relative_to(HOUSE)): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
-def imports(tree: ast.Module) -> set[str]:
+@functools.cache
+def imports(tree: ast.Module) -> frozenset[str]:
     """Full names of all that is imported, wherever in the file."""
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -29,7 +31,7 @@ def imports(tree: ast.Module) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+    return frozenset(found)
 
 
 def dotted(node: ast.expr) -> str:

@@ -249,6 +249,7 @@ async def test_a_fault_behind_what_was_committed_is_found_by_the_next_process(
     assert not list((second.settings.data_dir / "uploads").glob("*.part"))
 
 
+@pytest.mark.extended
 async def test_more_facts_than_a_message_holds(start_service: StartService) -> None:
     service = await start_service()
     count, template = 50, "x" * (63 << 10)
