@@ -17,7 +17,7 @@ PROTOS_BASELINE := protos/baseline.binpb
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test test-extended test-all serve lint format protos protos-baseline lock bench soak fuzz test-ollama clean
+.PHONY: help demo test test-extended test-all test-loaded serve lint format protos protos-baseline lock bench soak fuzz test-ollama clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ test-extended: $(DEV) ## the extended tier alone: variants, wide tables, the sec
 # No test may need what another left behind. The seed is printed; ORDER="-p randomly --randomly-seed=n" repeats it.
 test-extended test-all: ORDER := -p randomly
 test-all: test test-extended ## both tiers, within 30 minutes; CI runs them
+
+test-loaded: $(DEV) ## `make test` beside a load that burns two cores (TIMES=5, TESTS="ids": these alone instead)
+	$(BIN)/python scripts/test_beside_load.py --times $(or $(TIMES),5) $(TESTS)
 
 serve: $(RUNTIME) ## run the service in the foreground
 	$(BIN)/python -m ingest_service serve
