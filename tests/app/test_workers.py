@@ -86,6 +86,7 @@ async def until_stored(channel: grpc.aio.Channel, name: str) -> int:
     raise AssertionError("the watch ended before the ingest did")
 
 
+@pytest.mark.extended_when("postgresql")
 async def test_an_upload_goes_on_in_the_other_worker_after_a_kill(tmp_path: Path, database_url: str) -> None:
     service = Workers(tmp_path, database_url)
     async with service, service.channel() as near:
@@ -198,6 +199,7 @@ def _free_ports() -> int:
                 return port - 1
 
 
+@pytest.mark.extended
 async def test_each_worker_tells_its_metrics_on_a_port_of_its_own(tmp_path: Path, sqlite_url: str) -> None:
     port = _free_ports()
     service = Workers(tmp_path, sqlite_url, metrics_listen=f"127.0.0.1:{port}")

@@ -87,6 +87,7 @@ async def test_a_link_that_is_cut_every_mebibyte_still_gets_the_file_there(
     await ends_well(service, name)
 
 
+@pytest.mark.extended_unless("60-False", "600-True")
 @pytest.mark.parametrize(("at", "reset"), [(60, False), (150, True), (300, False), (600, True)])
 async def test_an_answer_that_is_cut_off_is_harmless(
     at: int, reset: bool, start_service: StartService

@@ -115,6 +115,7 @@ async def newcomer(stub: IngestStub, told: Told, last_word: asyncio.Event) -> re
         return reason_of(first.truth(error))
 
 
+@pytest.mark.extended_when("postgresql")
 async def test_of_three_newcomers_at_once_exactly_one_goes_on_and_the_others_are_told(
     tmp_path: Path, database_url: str
 ) -> None:
@@ -142,6 +143,7 @@ async def test_of_three_newcomers_at_once_exactly_one_goes_on_and_the_others_are
     check_bytes(tmp_path)
 
 
+@pytest.mark.extended_when("sqlite")
 async def test_a_second_server_that_comes_and_goes_touches_no_live_upload(
     tmp_path: Path, database_url: str
 ) -> None:

@@ -21,6 +21,13 @@ from tests.support.files import create_request, digest, gguf, upload_messages
 from tests.support.service import RunningService
 
 
+@pytest.fixture
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long anything takes: whoever has a message is fast, and no turn ends by its time."""
+    for name in ("_READY_SECONDS", "_TURN_SECONDS", "_WAIT_SECONDS"):
+        monkeypatch.setattr(read_turns, name, 3600.0)
+
+
 class Senders:
     """Clients whose messages are there as soon as the loop has turned twice; counts how many are asked."""
 
@@ -55,20 +62,20 @@ async def all_of(turns: ReadTurns, senders: Senders) -> None:
     assert await asyncio.gather(*map(rest, streams)) == [list(range(read_turns._FAST_AFTER, 50))] * 8
 
 
-async def test_alone_they_read_all_at_once() -> None:
+async def test_alone_they_read_all_at_once(no_clock: None) -> None:
     senders = Senders()
     await all_of(ReadTurns(), senders)
     assert senders.most_asked == 8
 
 
-async def test_beside_a_small_call_one_after_the_other() -> None:
+async def test_beside_a_small_call_one_after_the_other(no_clock: None) -> None:
     turns, senders = ReadTurns(), Senders()
     with turns.small_call():
         await all_of(turns, senders)
     assert senders.most_asked == 1
 
 
-async def test_and_for_a_moment_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_and_for_a_moment_after_it(no_clock: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_turns, "_LINGER_SECONDS", 3600.0)
     turns, senders = ReadTurns(), Senders()
     with turns.small_call():
@@ -154,7 +161,7 @@ async def test_nobody_waits_long_for_a_turn() -> None:
 
 
 async def test_over_the_wire_unary_calls_are_small_and_uploads_take_turns(
-    start_service: StartService, monkeypatch: pytest.MonkeyPatch
+    start_service: StartService, monkeypatch: pytest.MonkeyPatch, no_clock: None
 ) -> None:
     service: RunningService = await start_service()
     turns = service.service.rpc.turns
@@ -178,7 +185,6 @@ async def test_over_the_wire_unary_calls_are_small_and_uploads_take_turns(
 
     monkeypatch.setattr(service.service.ingests, "get", get)
     monkeypatch.setattr(ReadTurns, "_take", counted)
-    monkeypatch.setattr(read_turns, "_READY_SECONDS", 3600.0)
     name = file.partition("/files/")[0]
     asking = asyncio.ensure_future(service.ingests.GetIngest(GetIngestRequest(name=name)))
     async with asyncio.timeout(30):
@@ -194,7 +200,7 @@ async def test_over_the_wire_unary_calls_are_small_and_uploads_take_turns(
 
 
 async def test_who_let_its_turn_end_has_to_show_more_before_it_gets_another(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, no_clock: None
 ) -> None:
     turns, taken = ReadTurns(), [0]
     take = ReadTurns._take
@@ -206,11 +212,15 @@ async def test_who_let_its_turn_end_has_to_show_more_before_it_gets_another(
     async def late_once() -> AsyncIterator[int]:
         for number in range(6 * read_turns._FAST_AFTER):
             if number == read_turns._FAST_AFTER:
-                await asyncio.sleep(0.03)
+                # The turn for this message was taken with no time at all.
+                monkeypatch.setattr(read_turns, "_TURN_SECONDS", 3600.0)
+                while turns._free.locked():
+                    await asyncio.sleep(0)
+            if number == read_turns._FAST_AFTER - 1:
+                monkeypatch.setattr(read_turns, "_TURN_SECONDS", 0.0)
             yield number
 
     monkeypatch.setattr(ReadTurns, "_take", counted)
-    monkeypatch.setattr(read_turns, "_READY_SECONDS", 3600.0)
     with turns.small_call():
         await everything(turns, late_once())
     # One that it let end; then nothing for four times as many messages as before.
