@@ -258,7 +258,7 @@ def _read_all(descriptor: int) -> str:
     return b"".join(parts).decode()
 
 
-async def test_a_black_hole_ends_within_20_s(ten_bytes: Path):
+async def test_a_black_hole_ends(ten_bytes: Path):
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -266,7 +266,8 @@ async def test_a_black_hole_ends_within_20_s(ten_bytes: Path):
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)
     async with server:
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with asyncio.timeout(20):
+        # What the client allows is less (test_connection.py); this is for a busy machine.
+        async with asyncio.timeout(60):
             ended = await run(address, "push", ten_bytes, "--name", "m")
     assert ended.code == 5
     assert f"cannot reach {address}: " in ended.err

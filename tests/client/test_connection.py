@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +11,14 @@ from model_ingest import AsyncClient, ConnectionLostError, Limits, StalledError,
 
 from tests.client.conftest import QUICK
 from tests.client.scripted_server import Script, ingest, serve
+
+#: Far beyond any limit of these tests, and far below what is allowed to a client that should not wait at all.
+END_SECONDS = 60
+PATIENT = Limits(
+    timeout_seconds=3600, connect_timeout_seconds=3600, stall_seconds=3600, patience_seconds=3600
+)
+    timeout_seconds=3600, connect_timeout_seconds=3600, stall_seconds=3600, patience_seconds=3600
+)
 
 
 @pytest.fixture
@@ -31,17 +38,14 @@ def nobody() -> str:
 
 
 async def test_refused_connections_are_told_at_once(nobody: str):
-    started = time.monotonic()
-    async with AsyncClient(nobody) as client:
+    async with AsyncClient(nobody, limits=PATIENT) as client, asyncio.timeout(END_SECONDS):
         with pytest.raises(UnreachableError, match=f"cannot reach {nobody}: .*Connection refused") as caught:
             await client.capabilities()
-    assert time.monotonic() - started < 5
     assert caught.value.exit_code == 5
 
 
 async def test_a_black_hole_ends(black_hole: str):
-    started = time.monotonic()
-    async with AsyncClient(black_hole, limits=QUICK) as client:
+    async with AsyncClient(black_hole, limits=QUICK) as client, asyncio.timeout(END_SECONDS):
         with pytest.raises(UnreachableError, match="no answer within 1 s"):
             await client.get_ingest("x")
         with pytest.raises(UnreachableError):
@@ -49,7 +53,6 @@ async def test_a_black_hole_ends(black_hole: str):
         with pytest.raises(UnreachableError):
             async for _ in client.verify("x"):
                 pass
-    assert time.monotonic() - started < 10
 
 
 def test_the_defaults_end_a_black_hole_within_20_s():
@@ -61,10 +64,9 @@ async def test_a_server_that_hangs_runs_into_the_deadline(script: Script, client
         await asyncio.sleep(3600)
 
     script.on("GetIngest", hang)
-    started = time.monotonic()
-    with pytest.raises(StalledError, match="did not answer in time"):
-        await client.get_ingest("x")
-    assert time.monotonic() - started < QUICK.timeout_seconds + 2
+    async with asyncio.timeout(END_SECONDS):
+        with pytest.raises(StalledError, match="did not answer in time"):
+            await client.get_ingest("x")
 
 
 async def test_a_server_that_goes_away_was_lost_not_unreachable():

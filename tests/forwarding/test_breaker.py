@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Self
 
@@ -129,9 +128,7 @@ async def test_a_target_that_comes_back_is_found_after_its_rest(
     ingest_id = await world.stored(gguf())
     port = int(emulator.url.rpartition(":")[2])
     await emulator.stop_listening()
-    began = time.monotonic()
     world.worker()
     await world.until(ingest_id, lambda ingest: ingest.deployments[0].attempts >= 3)
-    assert time.monotonic() - began < 30
     async with OllamaEmulator(version="0.24.0", port=port):
         assert (await world.done(ingest_id)).state is IngestState.READY
