@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from tests.ollama_emulator.thread import EmulatorThread
 from tests.support.files import MEBIBYTE, gguf
 from tests.support.service import ROOT
@@ -36,6 +38,7 @@ def test_without_an_ollama_it_says_emulator_loudly_and_can_be_repeated() -> None
     assert leftovers() == before
 
 
+@pytest.mark.extended
 def test_with_an_ollama_it_pushes_the_given_file_there_and_deletes_it_again(tmp_path: Path) -> None:
     model = tmp_path / "mine.gguf"
     model.write_bytes(gguf(3 * MEBIBYTE))

@@ -37,6 +37,7 @@ async def push(path: Path, process: ServiceProcess, *options: str) -> list[dict[
     return [json.loads(line) for line in output.splitlines()]
 
 
+@pytest.mark.extended
 async def test_gemma_arrives_whole(
     gemma: Path, emulator: OllamaEmulator, tmp_path: Path, sqlite_url: str
 ) -> None:

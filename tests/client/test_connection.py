@@ -17,8 +17,6 @@ END_SECONDS = 60
 PATIENT = Limits(
     timeout_seconds=3600, connect_timeout_seconds=3600, stall_seconds=3600, patience_seconds=3600
 )
-    timeout_seconds=3600, connect_timeout_seconds=3600, stall_seconds=3600, patience_seconds=3600
-)
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def _new() -> Ingest:
     return ingest(file(), deployment())
 
 
+@pytest.mark.extended_when("postgresql")
 async def test_a_caller_cancelled_at_each_turn_of_the_loop(database: Database) -> None:
     outcomes = set()
     for turns in range(60):

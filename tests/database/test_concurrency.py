@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from ingest_service.database import Database
 from ingest_service.lifecycle import derive_state
 from ingest_service.storage import FileExecutor, LocalBlobStore
@@ -88,6 +90,7 @@ async def test_in_one_process(database: Database, tmp_path: Path) -> None:
     await _check(database, [report])
 
 
+@pytest.mark.extended_when("postgresql")
 async def test_from_two_processes(database: Database, database_url: str, tmp_path: Path) -> None:
     directory = tmp_path / "data"
     (await _prepared(directory)).close()

@@ -96,7 +96,7 @@ async def test_many_that_migrate_an_empty_database_at_once_all_succeed(empty_url
     assert sorted(before or "" for before, _ in answers) == ["", *[_head()] * 5]
 
 
-@pytest.mark.extended_when("postgresql")
+@pytest.mark.extended
 async def test_processes_that_migrate_an_empty_database_at_once_all_succeed(
     empty_url: str, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ async def test_stream_false(client: httpx.AsyncClient) -> None:
     assert response.headers["content-type"] == "application/json"
 
 
+@pytest.mark.extended_when("False")
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
     ("fields", "error"),

@@ -41,6 +41,7 @@ async def test_answers(client: httpx.AsyncClient, method: str, path: str, status
         assert response.headers["content-type"] == "application/json; charset=utf-8"
 
 
+@pytest.mark.extended_unless("show", "delete", "copy")
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "error"),
     [
@@ -155,6 +156,7 @@ async def test_pull_answers_an_error_line(client: httpx.AsyncClient) -> None:
     ]
 
 
+@pytest.mark.extended_unless("headers1-", "headers2-")
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

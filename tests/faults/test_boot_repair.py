@@ -54,6 +54,7 @@ async def ends_well(service: RunningService, left: Wreck) -> None:
     assert partials(left.data_dir) == []
 
 
+@pytest.mark.extended_unless("longer than")
 @pytest.mark.parametrize("case", RESUMABLE)
 async def test_an_upload_that_was_cut_off_goes_on_where_its_committed_bytes_end(
     case: str, database_url: str, start_service: StartService, caplog: pytest.LogCaptureFixture
@@ -71,6 +72,7 @@ async def test_an_upload_that_was_cut_off_goes_on_where_its_committed_bytes_end(
     await ends_well(service, left)
 
 
+@pytest.mark.extended_unless("None-blob1")
 @pytest.mark.parametrize(("partial", "blob"), [(DATA, None), (None, DATA), (DATA, DATA), (DATA, b"rotten")])
 async def test_a_publication_is_finished_from_whichever_of_partial_and_blob_there_is(
     partial: bytes | None, blob: bytes | None, database_url: str, start_service: StartService
@@ -84,6 +86,7 @@ async def test_a_publication_is_finished_from_whichever_of_partial_and_blob_ther
     await ends_well(service, left)
 
 
+@pytest.mark.extended_unless("UPLOADING-partial1")
 @pytest.mark.parametrize(
     ("state", "partial"),
     [

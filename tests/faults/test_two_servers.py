@@ -180,6 +180,7 @@ async def test_a_second_server_that_comes_and_goes_touches_no_live_upload(
     check_bytes(tmp_path)
 
 
+@pytest.mark.extended_when("postgresql")
 async def test_the_same_bytes_by_two_clients_on_two_servers_end_well_and_are_kept_once(
     tmp_path: Path, database_url: str
 ) -> None:

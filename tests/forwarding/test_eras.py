@@ -12,6 +12,7 @@ from tests.support.files import MEBIBYTE, digest, gguf
 DATA = gguf(MEBIBYTE)
 
 
+@pytest.mark.extended_unless("0.24.0", "0.33.0", "0.34.1", "0.40.0")
 @pytest.mark.parametrize(
     "version", ["0.11.0", "0.24.0", "0.33.0", "0.34.1", "0.40.0", "0.0.0", "nonsense", ""]
 )

@@ -103,6 +103,7 @@ async def _take(world: World, ingest_id: str) -> Lease:
     return Lease(deployment.id, ingest_id, deployment.target, deployment.fencing + 1)
 
 
+@pytest.mark.extended
 @pytest.mark.extended_when("postgresql")
 async def test_a_long_create_keeps_its_lease_over_many_of_its_lengths(
     both_worlds: World, emulator: OllamaEmulator

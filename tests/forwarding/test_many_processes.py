@@ -106,6 +106,7 @@ async def test_two_processes_on_postgresql(
     await killed_at(step, url, tmp_path, emulator, others=1)
 
 
+@pytest.mark.extended
 async def test_two_processes_on_one_sqlite_file(
     sqlite_url: str, tmp_path: Path, emulator: OllamaEmulator
 ) -> None:

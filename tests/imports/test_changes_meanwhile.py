@@ -97,6 +97,7 @@ def shorten(path: Path) -> None:
     os.truncate(path, MEBIBYTE)
 
 
+@pytest.mark.extended_unless("overwrite-shared", "grow-copied")
 @pytest.mark.parametrize("copied", [False, True], ids=["shared", "copied"])
 @pytest.mark.parametrize("meddle", [grow, overwrite, shorten])
 async def test_a_file_that_is_written_to_meanwhile_fails_and_lies_there_as_it_is(

@@ -151,6 +151,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.extended_unless("passwd", "hidden")
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_hostile_name_is_refused(storing: RunningService, name: str) -> None:
     refusal = await refusal_of(storing, name=name)
@@ -204,6 +205,7 @@ async def test_what_is_no_plain_file_is_not_there(
     assert await ingests(storing) == []
 
 
+@pytest.mark.extended_unless("HTML", "push all")
 @pytest.mark.parametrize(
     ("name", "data", "reason", "said"),
     [

@@ -59,6 +59,7 @@ async def simple(start_service: StartService, emulator: OllamaEmulator) -> Runni
     return service
 
 
+@pytest.mark.extended_unless("0.24.0")
 @pytest.mark.parametrize("version", ["0.24.0", "0.33.0", "0.34.1", "0.40.0"])
 async def test_from_the_target_the_catalog_and_the_store_in_every_era(
     version: str, start_service: StartService, tmp_path: Path

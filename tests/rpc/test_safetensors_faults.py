@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from model_ingest.v1.resources_pb2 import File
 
 from tests.conftest import StartService
@@ -16,6 +17,7 @@ from tests.support.files import MEBIBYTE, upload_messages
 SENT = [row for row in ROWS if row[4] == LIMITS and 0 < len(row[2]) <= MEBIBYTE]
 
 
+@pytest.mark.extended
 async def test_every_rule(start_service: StartService, emulator: OllamaEmulator) -> None:
     running = await start_service(f"default={emulator.url}", allow_safetensors=True)
     for rule, what, bad, _, _ in SENT:

@@ -118,6 +118,7 @@ async def test_a_list_of_ingests_with_many_files_comes_in_pages_that_fit(start_s
     assert pages > 1
 
 
+@pytest.mark.extended
 async def test_a_list_of_models_with_many_files_comes_in_pages_that_fit(start_service: StartService) -> None:
     service = await start_service()
     names = [f"{'n' * 234}-{n:05}-of-01024.gguf" for n in range(1, 1025)]
