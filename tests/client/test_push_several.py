@@ -24,6 +24,7 @@ from tests.support.service import RunningService
 WEIGHTS = model()
 MMPROJ = model(kv=PROJECTOR)
 LORA = model(kv=ADAPTER)
+DRAFT = model(kv={**MODEL, "general.name": "draft"})
 F16 = {**MODEL, "general.alignment": 32, "general.file_type": 1}
 
 
@@ -66,8 +67,11 @@ async def test_files_with_roles_and_options(
 async def test_the_command_with_a_modelfile(
     allowing: RunningService, emulator: OllamaEmulator, files: Path
 ) -> None:
+    emulator.version = "0.33.0"
     text = 'FROM ./model.gguf\nFROM mm.gguf\nADAPTER lora.gguf\nPARAMETER num_ctx 4096\nSYSTEM """a\nb"""\n'
-    (files / "Modelfile").write_text(text + "PARAMETER mirostat 1\n")
+    more = "PARAMETER mirostat 1\nDRAFT draft.gguf\nRENDERER r\nPARSER p\nREQUIRES v0.14\n"
+    (files / "draft.gguf").write_bytes(DRAFT)
+    (files / "Modelfile").write_text(text + more)
     ended = await run(allowing.address, "push", "--modelfile", files / "Modelfile", "--name", "m")
     assert ended.code == 0
     warning = "line 7: parameter mirostat is deprecated; Ollama ignores it"
@@ -77,7 +81,11 @@ async def test_the_command_with_a_modelfile(
         "model": "m:latest",
         "files": {"model.gguf": digest(WEIGHTS), "projector.gguf": digest(MMPROJ)},
         "adapters": {"adapter.gguf": digest(LORA)},
+        "draft_files": {"draft.gguf": digest(DRAFT)},
         "system": "a\nb",
+        "renderer": "r",
+        "parser": "p",
+        "requires": "0.14",
         "parameters": {"num_ctx": 4096},
         "stream": True,
     }
