@@ -90,6 +90,7 @@ def test_commands(directory: Path, text: str, expected: dict[str, Any]) -> None:
         ('"""\n# no comment\nFROM y\n"""', "\n# no comment\nFROM y\n"),
         ('  """ a "b" c """  ', ' a "b" c '),
         ('"""a  \n\tb\t\n  """', "a  \n\tb\t\n  "),
+        ('"""a\nb""" \t\nTEMPLATE c', "a\nb"),
         ('"""a """ b\nc"""', 'a """ b\nc'),
         ('"""a\n"""b\n"""', 'a\n"""b\n'),
         ('"""he said "x""""', 'he said "x"'),
@@ -113,7 +114,7 @@ def test_values(directory: Path, text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"\xef\xbb\xbf" + "FROM x\nSYSTEM ü 👍\n".encode(),
+        b"\xef\xbb\xbf" + "# c\nFROM x\nSYSTEM ü 👍\n".encode(),
         b"\xff\xfe" + "FROM x\nSYSTEM ü 👍\n".encode("utf-16-le"),
         b"\xfe\xff" + "FROM x\r\nSYSTEM ü 👍\r\n".encode("utf-16-be"),
     ],

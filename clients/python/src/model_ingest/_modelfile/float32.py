@@ -12,7 +12,7 @@ from typing import Final
 
 _DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _HEXADECIMAL: Final = re.compile(
-    r"[+-]?0[xX](?=\.?[0-9a-fA-F])(?P<whole>[0-9a-fA-F]*)\.?(?P<part>[0-9a-fA-F]*)[pP](?P<exponent>[+-]?[0-9]+)"
+    r"[+-]?0[xX](?P<whole>[0-9a-fA-F]*)\.?(?P<part>[0-9a-fA-F]*)[pP](?P<exponent>[+-]?[0-9]+)"
 )
 #: An underscore stands between two digits, or between `0x` and a digit.
 _UNDERSCORE: Final = re.compile(r"(?<=[0-9])_(?=[0-9])")
@@ -51,13 +51,11 @@ def parse_float32(text: str) -> float:
 
 
 def _without_underscores(text: str) -> str:
+    """Takes them off where they may stand."""
     if "_" not in text:
         return text
     is_hexadecimal = text.lstrip("+-")[:2].lower() == "0x"
-    plain = (_UNDERSCORE_IN_HEXADECIMAL if is_hexadecimal else _UNDERSCORE).sub("", text)
-    if "_" in plain:
-        raise ValueError
-    return plain
+    return (_UNDERSCORE_IN_HEXADECIMAL if is_hexadecimal else _UNDERSCORE).sub("", text)
 
 
 def _nearest(double: float, beyond: Callable[[], int]) -> float:
