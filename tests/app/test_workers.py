@@ -125,10 +125,8 @@ async def test_an_upload_goes_on_in_the_other_worker_after_a_kill(tmp_path: Path
     assert blob.read_bytes() == DATA
 
 
-async def test_a_drain_lets_uploads_finish_and_every_watcher_hears_it(
-    tmp_path: Path, sqlite_url: str
-) -> None:
-    service = Workers(tmp_path, sqlite_url)
+async def test_a_drain_lets_uploads_finish_and_every_watcher_hears_it(tmp_path: Path) -> None:
+    service = Workers(tmp_path, f"sqlite+aiosqlite:///{tmp_path / 'new.db'}")
     async with service, service.channel() as channel:
         stub = stub_of(channel)
         small = gguf(MEBIBYTE)
