@@ -39,12 +39,12 @@ def check_shards(shards: Sequence[tuple[str, Facts]]) -> None:
     """
     if not all(facts for _, facts in shards):
         return
-    said = {facts["split"]["tensors"] for _, facts in shards if facts.get("split")}
-    if len(said) > 1:
-        _refuse(f"The shards do not agree on how many tensors the model has: {sorted(said)}.")
     present = sum(facts["tensor_count"] for _, facts in shards)
-    if said and present not in said:
-        _refuse(f"The shards have {present} tensors together; they say {said.pop()}.")
+    # llama.cpp goes by what the first one says.
+    first = [facts["split"] for _, facts in shards if facts.get("split") and not facts["split"]["number"]]
+    if first and present != first[0]["tensors"]:
+        said = first[0]["tensors"]
+        _refuse(f"The shards have {present} tensors together; the first one says {said}.")
     seen: dict[bytes, str] = {}
     for file_name, facts in shards:
         for digest in _digests(facts):

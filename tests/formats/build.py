@@ -69,7 +69,7 @@ class Tensor:
         dimensions = len(self.shape) if self.dimensions is None else self.dimensions
         shape = struct.pack(f"<I{len(self.shape)}Q", dimensions, *self.shape)
         offset = running if self.offset is None else self.offset
-        return counted(name, self.name_length) + shape + struct.pack("<IQ", self.kind, offset)
+        return counted(name, self.name_length) + shape + struct.pack("<IQ", self.kind, offset % 2**64)
 
 
 MODEL_PAIRS = {
