@@ -93,7 +93,7 @@ MODEL_PAIRS = {
 }
 MODEL_TENSORS = (
     Tensor("token_embd.weight", (256, 3), 12),
-    Tensor("blk.0.attn_q.weight", (64, 2), 8),
+    Tensor("blk.1.attn_q.weight", (64, 2), 8),
     # Its 12 bytes leave room for padding, so that the two right ends of a file differ.
     Tensor("output_norm.weight", (3,), 0),
 )

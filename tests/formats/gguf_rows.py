@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from ingest_service.formats.gguf import GgufLimits
 from tests.formats.build import (
-    BOOL,
     F32,
     F64,
     I32,
-    I64,
     U8,
     U16,
+    U32,
     U64,
     Gguf,
     Tensor,
@@ -37,6 +36,8 @@ CLIP = G.but({"general.architecture": text("clip"), "general.type": text("mmproj
 VIT = CLIP.but({"clip.projector_type": text("mlp"), "clip.vision.block_count": u32(1),
                 "clip.vision.embedding_length": u32(8)})  # fmt: skip
 STRINGS = G.but({"k": texts(["abcde", "b"])})
+#: So long a text puts the tensors of the model with an alignment of 1 at a multiple of 32.
+FILL = -len(G.but({"general.alignment": u32(1), "k": text("")}).header) % 32
 ONE = (Tensor("t", (32,), 0),)
 
 
@@ -124,8 +125,6 @@ PAIRS = (
     key_row("K6", "64 Mi strings", "k", texts(["a"], 64 << 20), texts(["a"])),
     Row("K6", "limit", "k", G.but({"k": numbers(U8, [1] * 11)}), G.but({"k": numbers(U8, [1] * 10)}),
         GgufLimits(max_array_elements=10)),
-    key_row("K7", "bool 2", "k", number(BOOL, 2), number(BOOL, 1)),
-    key_row("K7", "bool 255 in an array", "k", numbers(BOOL, [0, 1, 255]), numbers(BOOL, [0, 1, 1])),
     Row("K8", "key twice", "llama.block_count", G.but(extra=(counted(b"llama.block_count") + u32(2),)),
         G.but(extra=(counted(b"llama.block_counu") + u32(2),))),
     Row("K8", "long key twice", "x" * 197 + "…",
@@ -148,9 +147,11 @@ PAIRS = (
     key_row("A3", "vocabulary", "general.type", text("vocab"), text("model")),
     key_row("A3", "dataset", "general.type", text("dataset"), text("model")),
     key_row("A3", "other case", "general.type", text("Adapter"), text("adapter")),
-    key_row("A4", "no count", "split.count", None, SHARD["split.count"], G.but(SHARD)),
+    key_row("A4", "no number", "split.no", None, SHARD["split.no"], G.but(SHARD)),
+    Row("A2", "data that are not at a multiple of 32", "general.alignment",
+        G.but({"general.alignment": u32(1), "k": text("")}, alignment=1),
+        G.but({"general.alignment": u32(1), "k": text("x" * FILL)}, alignment=1)),
     key_row("A4", "count as i32", "split.count", number(I32, 2), SHARD["split.count"], G.but(SHARD)),
-    key_row("A4", "count 0", "split.count", number(U16, 0), SHARD["split.count"], G.but(SHARD)),
     key_row("A4", "shard 2 of 2", "split.no", number(U16, 2), number(U16, 0), G.but(SHARD)),
     key_row("A4", "tensors -1", "split.tensors.count", number(I32, -1), number(I32, 0), G.but(SHARD)),
 )  # fmt: skip
@@ -196,7 +197,20 @@ TENSORS = (
     Row("S2", "between the ends", "file size", G, G, bad_size_bytes=G.min_size_bytes + 1),
 )  # fmt: skip
 
+GROUPS, GROUPS_USED = "llama.expert_group_count", "llama.expert_group_used_count"
+EPSILON = "llama.attention.layer_norm_rms_epsilon"
+UNIGRAM = G.but({"tokenizer.ggml.model": text("t5")})
 EXPERTS = G.but({"llama.expert_count": u32(8), "llama.expert_used_count": u32(2)})
+GROUPED = EXPERTS.but({GROUPS: u32(4), GROUPS_USED: u32(1)})
+
+
+def of(architecture: str, pairs: dict[str, bytes]) -> Gguf:
+    """The model as one of another architecture, with more keys of it."""
+    own = {key.replace("llama.", architecture + ".", 1): value for key, value in G.pairs.items()}
+    own |= {f"{architecture}.{key}": value for key, value in pairs.items()}
+    return Gguf(pairs={**own, "general.architecture": text(architecture)})
+
+
 MODEL = (
     key_row("M1", "0", "llama.block_count", u32(0), u32(1)),
     key_row("M1", "513", "llama.block_count", u32(513), u32(512)),
@@ -209,12 +223,29 @@ MODEL = (
     key_row("M3", "none", "llama.attention.head_count", None, u32(8)),
     key_row("M3", "0", "llama.attention.head_count", u32(0), u32(8)),
     key_row("M3", "all 0", "llama.attention.head_count", numbers(I32, [0, 0]), numbers(I32, [0, 8])),
-    key_row("M3", "array of i64", "llama.attention.head_count", numbers(I64, [8, 8]), numbers(I32, [8, 8])),
     key_row("M4", "1025 experts", "llama.expert_count", u32(1025), u32(1024), EXPERTS),
     key_row("M4", "used more", "llama.expert_used_count", u32(9), u32(8), EXPERTS),
     key_row("M4", "used none", "llama.expert_used_count", u32(0), u32(1), EXPERTS),
     key_row("M4", "used not said", "llama.expert_used_count", None, u32(1), EXPERTS),
-    key_row("M5", "0", "llama.context_length", u32(0), u32(1)),
+    key_row("M5", "0", "llama.embedding_length", u32(0), u32(1)),
+    key_row("M1", "more predicting blocks than blocks", "llama.nextn_predict_layers", u32(3), u32(1)),
+    key_row("M4", "groups that do not divide", GROUPS, u32(3), u32(4), GROUPED),
+    key_row("M4", "groups as many as experts", GROUPS, u32(8), u32(4), GROUPED),
+    key_row("M4", "no groups used", GROUPS_USED, u32(0), u32(1), GROUPED),
+    key_row("M4", "all groups used", GROUPS_USED, u32(4), u32(3), GROUPED),
+    key_row("M4", "used by block", "llama.expert_used_count", numbers(U32, [2, 9]), numbers(U32, [2, 8]),
+            EXPERTS),
+    key_row("M4", "smallthinker without experts", "smallthinker.expert_count", None, u32(8),
+            of("smallthinker", {"expert_count": u32(8), "expert_used_count": u32(2)})),
+    key_row("M7", "NaN", EPSILON, number(F32, float("nan")), number(F32, 1e-5)),
+    key_row("M7", "negative", EPSILON, number(F32, -1.0), number(F32, 0.0)),
+    *(key_row("M7", name, f"{name}.ssm.inner_size", u32(256), u32(512), of(name, {}))
+      for name in ("jamba", "granitehybrid", "mamba2")),
+    key_row("M7", "head size 0", "rwkv6qwen2.wkv.head_size", u32(0), u32(64), of("rwkv6qwen2", {})),
+    key_row("M8", "text", "llama.attention.head_count_kv", texts(["8", "8"]), numbers(U32, [8, 8])),
+    key_row("M8", "floats", "llama.feed_forward_length", numbers(F32, [8, 8]), numbers(I32, [8, 8])),
+    key_row("M8", "heads as floats", "llama.attention.head_count", numbers(F32, [8, 8]),
+            numbers(U32, [8, 8])),
     key_row("M5", "2^31", "llama.embedding_length", u32(2**31), u32(2**31 - 1)),
     key_row("M6", "unknown", "llama.rope.scaling.type", text("dynamic"), text("yarn")),
     key_row("M6", "number", "llama.rope.scaling.type", u32(1), text("none")),
@@ -239,18 +270,16 @@ MODEL = (
     key_row("V4", "text twice", TOKENS, texts(["a", "b", "a"]), texts(["a", "b", "c"])),
     key_row("V4", "twice up to the NUL", TOKENS, texts(["a", "b", b"a\0x"]), texts(["a", "b", b"c\0x"])),
     key_row("V4", "an empty one's name", TOKENS, texts(["a", "", "[EMPTY_1]"]), texts(["a", "", ""])),
-    key_row("V5", "3 bytes", CHARSMAP, numbers(U8, [0] * 3), numbers(U8, [0] * 5)),
+    key_row("V5", "3 bytes", CHARSMAP, numbers(U8, [0] * 3), numbers(U8, [0] * 5), UNIGRAM),
     key_row("V5", "inner size", CHARSMAP, numbers(U8, [4, 0, 0, 0] + [0] * 4),
-            numbers(U8, [4, 0, 0, 0] + [0] * 5)),
-    key_row("V5", "text", CHARSMAP, text("abcdefgh"), numbers(U8, [0] * 5)),
-    key_row("V5", "numbers of 4", CHARSMAP, numbers(I32, [0] * 5), numbers(U8, [0] * 5)),
+            numbers(U8, [4, 0, 0, 0] + [0] * 5), UNIGRAM),
+    key_row("V5", "text", CHARSMAP, text("abcdefgh"), numbers(U8, [0] * 5), UNIGRAM),
+    key_row("V5", "numbers of 4", CHARSMAP, numbers(I32, [0] * 5), numbers(U8, [0] * 5), UNIGRAM),
     key_row("V6", "<0x-1>", TOKENS, texts(["a", "b", "<0x-1>"]), texts(["a", "b", "<0xFF>"]),
             G.but({"tokenizer.ggml.model": text("plamo2")})),
     key_row("V7", "2^32 - 1", "llama.vocab_size", u32(2**32 - 1), u32(1 << 20),
             G.but({TOKENS: None, "tokenizer.ggml.scores": None, "tokenizer.ggml.token_type": None,
                    "tokenizer.ggml.model": text("no_vocab")})),
-    key_row("V7", "said beside tokens", "llama.vocab_size", u32((1 << 20) + 1), u32(1 << 20)),
-    key_row("V7", "u64", "llama.vocab_size", number(U64, 3), u32(3)),
     Row("V7", "4 tokens", TOKENS, G.but({TOKENS: texts("abcd")}),
         G.but({TOKENS: texts("abc")}), GgufLimits(max_tokens=3)),
     key_row("C1", "__class__", TEMPLATE, text("{{ ''.__class__ }}"), text("{{ '__x__' }}")),

@@ -62,7 +62,8 @@ def test_everything_that_a_header_tells() -> None:
 
 @pytest.mark.parametrize("alignment", [1, 32, 4096])
 def test_the_least_and_the_greatest_size_are_known_from_the_header(alignment: int) -> None:
-    file = G.but({"general.alignment": u32(alignment)}, alignment=alignment)
+    file = Gguf({"general.architecture": text("llama"), "general.type": text("adapter")}, alignment=alignment)
+    file = file.but({"general.alignment": u32(alignment)})
     expected = Extent(len(file.header), file.data_offset, file.min_size_bytes, file.max_size_bytes)
     assert header_of(file, file.min_size_bytes).extent == expected
     assert header_of(file, file.max_size_bytes).extent == expected

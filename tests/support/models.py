@@ -83,7 +83,16 @@ def _head(pairs: bytes, count: int, tensors: Sequence[str], data_bytes: int) -> 
         elements = data_bytes - index if index == len(tensors) - 1 else 1
         infos += struct.pack("<Q", len(name)) + name.encode()
         infos += struct.pack("<IQIQ", 1, elements, _I8, index)
-    return struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), count) + pairs + infos
+    # llama.cpp wants the data at a multiple of 32; an alignment of 1 leaves the data as long as is asked for.
+    key = b"filler"
+    bare_bytes = 24 + len(pairs) + len(infos) + 8 + len(key) + 12
+    filler = (
+        struct.pack("<Q", len(key))
+        + key
+        + struct.pack("<IQ", 8, -bare_bytes % 32)
+        + b" " * (-bare_bytes % 32)
+    )
+    return struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), count + 1) + pairs + filler + infos
 
 
 #: The least of what lies beside safetensors that the rules accept.

@@ -33,7 +33,7 @@ def read_array(source: Source, key: str, metadata: Metadata, limits: GgufLimits)
     if element_type == STRING:
         yield from _read_strings(source, count, key, metadata, limits)
     elif element_type == BOOL:
-        yield from _read_bools(source, count, key)
+        yield from _read_bools(source, count, key, metadata)
     else:
         if keeps_array(key):
             # Whole elements: the constant is a multiple of every size.
@@ -42,16 +42,14 @@ def read_array(source: Source, key: str, metadata: Metadata, limits: GgufLimits)
     return ArrayValue(element_type, count, head)
 
 
-def _read_bools(source: Source, count: int, key: str) -> Steps[None]:
+def _read_bools(source: Source, count: int, key: str, metadata: Metadata) -> Steps[None]:
     told = False
     while count:
         if not source.available:
             yield 1
         window = source.window(count)
         if not told and window.translate(None, _BITS):
-            wrong = next(index for index, byte in enumerate(window) if byte > 1)
-            message = f"A bool is 0 or 1, not {window[wrong]}."
-            source.faults.add("K7", source.offset + wrong, key, message)
+            metadata.warnings.append(f"{key} has bools beyond 1, which programs read as true")
             told = True
         source.consume(len(window))
         count -= len(window)

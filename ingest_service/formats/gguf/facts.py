@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from ingest_service.formats.gguf.loading_warnings import loading_warnings
 from ingest_service.formats.gguf.tensors import Tensors
 from ingest_service.formats.gguf.types import FILE_TYPES, TENSOR_TYPES, UNKNOWN_TO_OLLAMA
 from ingest_service.formats.gguf.values import TOKENS, Metadata
@@ -134,6 +135,8 @@ def _warnings(metadata: Metadata, tensors: Tensors) -> list[str]:
     if key in metadata.values and metadata.integer(key) not in FILE_TYPES:
         found.append(f"{key} {metadata.values[key].data} is not known")
     tokens = metadata.array(TOKENS)
+    if metadata.is_model:
+        found += loading_warnings(metadata, tensors)
     if tokens and metadata.is_model:
         found += _out_of_vocabulary(metadata, tokens.count)
     return found

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from ingest_service.formats.gguf.limits import GgufLimits
-from ingest_service.formats.gguf.types import I32, U32
+from ingest_service.formats.gguf.types import F32, I32, STRING, U32
 from ingest_service.formats.gguf.values import Metadata
 
 _MAX_LENGTH = 2**31 - 1
 #: They have no attention heads; their writers put 0, or nothing.
 _WITHOUT_HEADS = ("mamba", "rwkv", "arwkv", "wavtokenizer")
+#: llama.cpp aborts of these without experts.
+_NEED_EXPERTS = frozenset({"smallthinker", "bailingmoe2", "grovemoe", "llada-moe"})
+_ONE_EXPERT_IS_NONE = frozenset({"hunyuan-dense", "hunyuan_vl", "hunyuan-vl"})
 _ROPE_SCALINGS = frozenset({"none", "linear", "yarn", "longrope"})
 
 
@@ -16,12 +19,19 @@ def check_hyperparameters(metadata: Metadata, limits: GgufLimits) -> None:
     """The rules M of one model."""
     prefix = metadata.architecture + "."
     _check_range(metadata, prefix + "block_count", "M1", limits.max_blocks)
-    for name in ("context_length", "embedding_length"):
-        _check_range(metadata, prefix + name, "M5", _MAX_LENGTH)
+    _check_range(metadata, prefix + "embedding_length", "M5", _MAX_LENGTH)
+    # Some converters write 0 for "not known", which llama.cpp takes.
+    _check_range(metadata, prefix + "context_length", "M5", _MAX_LENGTH, least=0)
+    key = prefix + "nextn_predict_layers"
+    if (metadata.integer(key) or 0) > (metadata.integer(prefix + "block_count") or limits.max_blocks):
+        message = f"{key} is {metadata.integer(key)}, more than there are blocks: llama.cpp would abort."
+        metadata.faults.add("M1", metadata.offset(key), key, message)
     _check_heads(metadata, prefix)
     _check_experts(metadata, prefix, limits)
     key = prefix + "rope.scaling.type"
-    if key in metadata.values and metadata.text(key) not in _ROPE_SCALINGS:
+    if metadata.text(key) == "" and metadata.architecture == "deepseek2":
+        metadata.warnings.append(f"{key} is empty, as Ollama's converter writes it: llama.cpp aborts of that")
+    elif key in metadata.values and metadata.text(key) not in _ROPE_SCALINGS:
         message = f"{metadata.values[key].data!r} is no scaling that llama.cpp knows: it would abort."
         metadata.faults.add("M6", metadata.offset(key), key, message)
 
@@ -35,14 +45,14 @@ def _is_u32(metadata: Metadata, key: str) -> bool:
     return True
 
 
-def _check_range(metadata: Metadata, key: str, rule: str, most: int) -> None:
+def _check_range(metadata: Metadata, key: str, rule: str, most: int, *, least: int = 1) -> None:
     if not _is_u32(metadata, key):
         return
     number = metadata.integer(key)
     if number is None:
         metadata.add_missing("M2", key, f"The model does not say its {key}.")
-    elif not 1 <= number <= most:
-        metadata.faults.add(rule, metadata.offset(key), key, f"{key} is 1 to {most}, not {number}.")
+    elif not least <= number <= most:
+        metadata.faults.add(rule, metadata.offset(key), key, f"{key} is {least} to {most}, not {number}.")
 
 
 def _check_heads(metadata: Metadata, prefix: str) -> None:
@@ -56,8 +66,11 @@ def _check_heads(metadata: Metadata, prefix: str) -> None:
     array = metadata.array(key)
     if array is not None:
         # One for each block, and some blocks may have none.
-        if array.element_type not in (U32, I32) or not any(number > 0 for number in array.numbers()):
-            message = f"{value.type_name}: there have to be 32-bit numbers of heads, and not all 0."
+        if array.element_type in (F32, STRING):
+            message = f"{key} is an {value.type_name}: llama.cpp b9190 aborts of elements of that type."
+            metadata.faults.add("M8", value.offset, key, message)
+        elif array.element_type in (U32, I32) and not any(number > 0 for number in array.numbers()):
+            message = f"{value.type_name}: not all blocks may be without attention heads."
             metadata.faults.add("M3", value.offset, key, message)
     elif _is_u32(metadata, key) and not metadata.integer(key) and not none_needed:
         message = "A model with no attention heads makes llama.cpp divide by 0."
@@ -66,15 +79,48 @@ def _check_heads(metadata: Metadata, prefix: str) -> None:
 
 def _check_experts(metadata: Metadata, prefix: str, limits: GgufLimits) -> None:
     name, key = prefix + "expert_count", prefix + "expert_used_count"
-    if not all([_is_u32(metadata, name), _is_u32(metadata, key)]):
+    used_array = metadata.array(key)
+    if not all([_is_u32(metadata, name), used_array is not None or _is_u32(metadata, key)]):
         return
-    experts, used = metadata.integer(name) or 0, metadata.integer(key) or 0
+    if not (metadata.is_complete or name in metadata.values):
+        return
+    experts = metadata.integer(name) or 0
+    if metadata.architecture in _ONE_EXPERT_IS_NONE and experts <= 1:
+        return
+    used = metadata.integer(key) or 0
+    if used_array is not None:
+        # One number for each block: the newest llama.cpp takes that, older ones refuse it in words.
+        used = max((int(number) for number in used_array.numbers()), default=0)
     if experts > limits.max_experts:
         message = f"{experts} experts; at most {limits.max_experts}."
         metadata.faults.add("M4", metadata.offset(name), name, message)
+    elif not experts and metadata.architecture in _NEED_EXPERTS:
+        message = "llama.cpp aborts if a model of this architecture has no experts."
+        if name in metadata.values:
+            metadata.faults.add("M4", metadata.offset(name), name, message)
+        else:
+            metadata.add_missing("M4", name, message)
     elif used > experts or (experts and not used):
         message = f"{used} of {experts} experts used: llama.cpp would abort."
-        if key not in metadata.values:
-            metadata.add_missing("M4", key, message)
-        elif name in metadata.values or metadata.is_complete:
+        if key in metadata.values:
             metadata.faults.add("M4", metadata.offset(key), key, message)
+        else:
+            metadata.add_missing("M4", key, message)
+    else:
+        _check_expert_groups(metadata, prefix, experts)
+
+
+def _check_expert_groups(metadata: Metadata, prefix: str, experts: int) -> None:
+    key, used_key = prefix + "expert_group_count", prefix + "expert_group_used_count"
+    groups, used = metadata.integer(key) or 0, metadata.integer(used_key) or 0
+    if groups and (groups >= experts or experts % groups):
+        message = (
+            f"{groups} groups of {experts} experts: llama.cpp aborts unless they are fewer and divide them."
+        )
+        metadata.faults.add("M4", metadata.offset(key), key, message)
+    elif groups > 1 and not 0 < used < groups:
+        message = f"{used} of {groups} groups of experts used: llama.cpp would abort."
+        if used_key in metadata.values:
+            metadata.faults.add("M4", metadata.offset(used_key), used_key, message)
+        else:
+            metadata.add_missing("M4", used_key, message)

@@ -74,7 +74,7 @@ def _read_value(source: Source, key: str, metadata: Metadata, limits: GgufLimits
     (number,) = struct.unpack("<" + CODES[kind], (yield from source.take(SIZES[kind], key)))
     if kind == BOOL:
         if number > 1:
-            source.faults.add("K7", at, key, f"A bool is 0 or 1, not {number}.")
+            metadata.warnings.append(f"{key} is a bool of {number}, which programs read as true")
         number = bool(number)
     return Value(kind, at, number)
 

@@ -11,7 +11,7 @@ from ingest_service.formats.faults import refuse
 from ingest_service.formats.gguf.facts import GgufFacts, facts_of
 from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.pairs import read_pairs
-from ingest_service.formats.gguf.rules import check_pairs, check_tensor_count
+from ingest_service.formats.gguf.rules import check_data_offset, check_pairs, check_tensor_count
 from ingest_service.formats.gguf.tensors import Extent, check_extent, read_tensors
 from ingest_service.formats.gguf.values import Metadata
 from ingest_service.formats.incremental import IncrementalReader
@@ -54,6 +54,7 @@ def _read(source: Source, limits: GgufLimits) -> Steps[GgufHeader]:
     check_tensor_count(metadata, tensor_count, _HEADER.size, limits)
     tensors = yield from read_tensors(source, tensor_count, alignment)
     extent = check_extent(source, tensors, alignment, limits)
+    check_data_offset(metadata, tensors, extent)
     return GgufHeader(version, extent, facts_of(metadata, tensors))
 
 

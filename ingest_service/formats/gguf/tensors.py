@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ingest_service.formats.faults import refuse
 from ingest_service.formats.gguf.limits import GgufLimits
-from ingest_service.formats.gguf.types import REMOVED_TENSOR_TYPES, TENSOR_TYPES
+from ingest_service.formats.gguf.types import OLD_MXFP4, REMOVED_TENSOR_TYPES, TENSOR_TYPES
 from ingest_service.formats.source import Source, Steps
 
 _U64 = struct.Struct("<Q")
@@ -17,6 +17,7 @@ _TAIL = struct.Struct("<IQ")
 _MAX_NAME_BYTES = 63
 _MAX_DIMENSIONS = 4
 _TOO_MUCH = 2**63
+DEFAULT_ALIGNMENT = 32
 
 
 @dataclass(slots=True)
@@ -37,6 +38,8 @@ class Tensors:
     #: Where the last tensor's bytes end, and the same rounded up to the alignment.
     end_bytes: int = 0
     padded_end_bytes: int = 0
+    #: The last one's bytes rounded up to 32, as llama.cpp's tools do whatever the alignment.
+    default_end_bytes: int = 0
     by_type: dict[int, TypeShare] = field(default_factory=dict)
     names: set[bytes] = field(default_factory=set)
     #: Every tensor's size is known, so that it is known where the file ends.
@@ -75,8 +78,12 @@ def _size_bytes(source: Source, shape: Shape | None, number: int, at: int, shown
     """None if it is not known, which is a fault that has been told."""
     kind = TENSOR_TYPES.get(number)
     if kind is None:
-        gone = "no longer a" if number in REMOVED_TENSOR_TYPES else "no known"
-        source.faults.add("T5", at, shown, f"{number} is {gone} tensor type.")
+        message = f"{number} is no known tensor type."
+        if number in REMOVED_TENSOR_TYPES:
+            message = f"{number} is no longer a tensor type."
+        if number == OLD_MXFP4:
+            message += " Ollama 0.11 and 0.12 had it for MXFP4 in their own gpt-oss models; MXFP4 is 39 now."
+        source.faults.add("T5", at, shown, message)
         return None
     if shape is None:
         return None
@@ -95,6 +102,7 @@ def _size_bytes(source: Source, shape: Shape | None, number: int, at: int, shown
 def _add(tensors: Tensors, number: int, parameters: int, size_bytes: int, alignment: int) -> None:
     tensors.count += 1
     tensors.parameters += parameters
+    tensors.default_end_bytes = tensors.padded_end_bytes + size_bytes + -size_bytes % DEFAULT_ALIGNMENT
     tensors.end_bytes = tensors.padded_end_bytes + size_bytes
     tensors.padded_end_bytes = tensors.end_bytes + -tensors.end_bytes % alignment
     share = tensors.by_type.setdefault(number, TypeShare())
@@ -135,8 +143,9 @@ def _read_shape(source: Source, shown: str) -> Steps[Shape | None]:
     elements = 1
     for index, dimension in enumerate(shape):
         elements *= dimension
-        if not 1 <= dimension < _TOO_MUCH or elements >= _TOO_MUCH:
-            message = f"The shape {list(shape)} has a zero in it, or 2^63 elements or more."
+        # llama.cpp divides by every dimension but the first: only that one may be 0.
+        if not (index == 0 or dimension) or dimension >= _TOO_MUCH or elements >= _TOO_MUCH:
+            message = f"The shape {list(shape)} has a 0 behind its first number, or 2^63 elements or more."
             source.faults.add("T4", at + 8 * index, shown, message)
             return None
     return Shape(elements, shape[0] if shape else 1)
@@ -155,10 +164,15 @@ class Extent:
 def check_extent(
     source: Source, tensors: Tensors, alignment: int | None, limits: GgufLimits, *, shown: str = "file size"
 ) -> Extent:
-    """llama.cpp's writers pad the last tensor, Ollama's do not: both ends are right, and nothing else is."""
+    """llama.cpp's writers pad the last tensor, to the alignment or to 32; Ollama's do not."""
     end = source.offset
-    data = end + -end % (alignment or 1) if tensors.count else end
-    extent = Extent(end, data, data + tensors.end_bytes, data + tensors.padded_end_bytes)
+    padded = end + -end % (alignment or 1)
+    data = padded if tensors.count else end
+    # Without tensors nothing has to follow, but what writers pad to the alignment may.
+    extent = Extent(end, data, data + tensors.end_bytes, padded + tensors.padded_end_bytes)
+    right = {extent.min_size_bytes, extent.max_size_bytes}
+    if tensors.count:
+        right.add(data + tensors.default_end_bytes)
     size = source.size_bytes
     if not tensors.is_sound:
         return extent
@@ -167,7 +181,7 @@ def check_extent(
     elif size < extent.min_size_bytes:
         message = f"Its tensors need {extent.min_size_bytes} bytes; the file has {size}: it is cut short."
         source.faults.add("S1", end, shown, message)
-    elif size not in (extent.min_size_bytes, extent.max_size_bytes) and not limits.allow_trailing_bytes:
+    elif size not in right and not limits.allow_trailing_bytes:
         message = f"The file has {size} bytes; its tensors end at {extent.min_size_bytes}, padded"
         message += f" at {extent.max_size_bytes}."
         source.faults.add("S2", end, shown, message)

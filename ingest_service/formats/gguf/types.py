@@ -47,6 +47,8 @@ TENSOR_TYPES = {
     )
 }  # fmt: skip
 #: Types that existed once, or in one program's own files only.
+#: What Ollama 0.11 and 0.12 called MXFP4.
+OLD_MXFP4 = 4
 REMOVED_TENSOR_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
 #: Sound, but Ollama 0.33 answers "size overflow" to them.
 UNKNOWN_TO_OLLAMA = frozenset({34, 35, 42})

@@ -21,7 +21,7 @@ _KEPT_TEXTS = frozenset(
 )
 _KEPT_SUFFIXES = (".rope.scaling.type",)
 _KEPT_ARRAYS = ("tokenizer.ggml.precompiled_charsmap",)
-_KEPT_ARRAY_SUFFIXES = (".head_count", ".head_count_kv")
+_KEPT_ARRAY_SUFFIXES = (".head_count", ".head_count_kv", ".expert_used_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,10 @@ class Metadata:
         value = self.values.get(key)
         return value.data if value and type(value.data) is int else None
 
+    def number(self, key: str) -> int | float | None:
+        value = self.values.get(key)
+        return value.data if value and type(value.data) in (int, float) else None  # type: ignore[return-value]
+
     def array(self, key: str) -> ArrayValue | None:
         value = self.values.get(key)
         return value.data if value and isinstance(value.data, ArrayValue) else None
@@ -109,7 +113,12 @@ class Metadata:
     @property
     def is_later_shard(self) -> bool:
         """Shards after the first have no metadata but the split's own."""
-        return (self.integer("split.no") or 0) > 0
+        return self.is_shard and (self.integer("split.no") or 0) > 0
+
+    @property
+    def is_shard(self) -> bool:
+        """A count of 0 or 1 is left in whole models: by merging, or by splitting into one."""
+        return (self.integer("split.count") or 0) > 1
 
     @property
     def is_model(self) -> bool:

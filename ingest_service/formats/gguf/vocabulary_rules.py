@@ -9,9 +9,10 @@ from ingest_service.formats.gguf.values import TOKENS, Metadata
 _MODEL = "tokenizer.ggml.model"
 _CHARSMAP = "tokenizer.ggml.precompiled_charsmap"
 _WITHOUT_TOKENS = ("no_vocab", "none")
+_WITHOUT_MERGES = frozenset({"bert", "llama", "t5", "rwkv", "plamo2", *_WITHOUT_TOKENS})
 #: Arrays that are read as four-byte numbers whatever they are, and whether there is one for each token.
 _FOUR_BYTES = (
-    ("tokenizer.ggml.scores", (F32,), True),
+    ("tokenizer.ggml.scores", (F32, I32, U32), True),
     ("tokenizer.ggml.token_type", (I32, U32), True),
     ("tokenizer.ggml.suppress_tokens", (I32, U32), False),
 )
@@ -35,7 +36,12 @@ def check_vocabulary(metadata: Metadata, limits: GgufLimits) -> None:
         metadata.faults.add("V6", metadata.offset(TOKENS), TOKENS, message)
     key = metadata.architecture + ".vocab_size"
     size = metadata.values.get(key)
-    if size is not None and (size.type != U32 or not 0 <= (metadata.integer(key) or 0) <= limits.max_tokens):
+    # It is read only where there are no tokens.
+    if (
+        size is not None
+        and TOKENS not in metadata.values
+        and (size.type != U32 or not 0 <= (metadata.integer(key) or 0) <= limits.max_tokens)
+    ):
         message = f"A vocabulary of {size.type_name} {size.data}; a u32 up to {limits.max_tokens} can be."
         metadata.faults.add("V7", size.offset, key, message)
 
@@ -76,18 +82,20 @@ def _check_companions(metadata: Metadata, limits: GgufLimits) -> None:
         if array is None or array.element_type not in types:
             message = f"{value.type_name}: llama.cpp reads four-byte numbers."
             metadata.faults.add("V2", value.offset, key, message)
-        elif each and tokens is not None and array.count != tokens:
+        elif each and tokens is not None and array.count < tokens:
             message = f"{array.count} elements for {tokens} tokens."
             metadata.faults.add("V2", value.offset, key, message)
     key = "tokenizer.ggml.merges"
     merges = metadata.array(key)
-    if key in metadata.values and (merges is None or merges.element_type != STRING):
+    reads_merges = metadata.text(_MODEL) not in _WITHOUT_MERGES
+    if reads_merges and key in metadata.values and (merges is None or merges.element_type != STRING):
         metadata.faults.add("V3", metadata.offset(key), key, "Merges are an array of strings.")
 
 
 def _check_charsmap(metadata: Metadata) -> None:
     value, charsmap = metadata.values.get(_CHARSMAP), metadata.array(_CHARSMAP)
-    if value is None:
+    # Others than Unigram's tokenizers do not read it.
+    if value is None or metadata.text(_MODEL) != "t5":
         return
     if charsmap is None or charsmap.element_type not in (U8, I8):
         message = "A map of characters is an array of bytes."
