@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ingest_service.formats.gguf import GgufLimits
 from tests.formats.build import (
+    BOOL,
     F32,
     F64,
     I32,
