@@ -20,6 +20,7 @@ from model_ingest.v1.resources_pb2 import Deployment, DeploymentStateChange, Fil
 
 from tests.client.scripted_server import Script, event, ingest, refuses
 from tests.client.test_push import stores
+from tests.support.raw_server import End, RawServer
 
 
 @dataclass
@@ -259,16 +260,13 @@ def _read_all(descriptor: int) -> str:
 
 
 async def test_a_black_hole_ends(ten_bytes: Path):
-    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+    async def swallow(end: End) -> None:
+        await end.reader.read()
 
-    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
-    async with server:
-        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        # What the client allows is less (test_connection.py); this is for a busy machine.
-        async with asyncio.timeout(60):
-            ended = await run(address, "push", ten_bytes, "--name", "m")
+    # What the client allows is less (test_connection.py); this is for a busy machine.
+    async with RawServer(swallow) as server, asyncio.timeout(60):
+        address = server.address
+        ended = await run(address, "push", ten_bytes, "--name", "m")
     assert ended.code == 5
     assert f"cannot reach {address}: " in ended.err
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Self
 
@@ -16,6 +15,7 @@ from ingest_service.vocabulary.states import DeploymentState, IngestState
 from tests.forwarding.world import World, open_world
 from tests.ollama_emulator import OllamaEmulator
 from tests.support.files import gguf
+from tests.support.raw_server import End, RawServer
 
 pytestmark = pytest.mark.extended_when("postgresql")
 
@@ -70,18 +70,16 @@ class DeadPort:
     def __init__(self) -> None:
         self.connections = 0
 
-    async def _hang_up(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _hang_up(self, _end: End) -> None:
         self.connections += 1
-        writer.close()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._hang_up, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await RawServer(self._hang_up).__aenter__()
+        self.url = f"http://{self._server.address}"
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
-        await self._server.wait_closed()
+        await self._server.__aexit__(*exc)
 
 
 async def test_many_deployments_on_a_dead_target_cost_a_few_connections_and_delay_nobody(

@@ -11,6 +11,7 @@ from ingest_service.vocabulary.states import DeploymentState
 from tests.forwarding.world import World, calls
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import gguf
+from tests.support.raw_server import RawServer
 
 pytestmark = pytest.mark.usefixtures("quick_checks")
 #: Before the first line no header comes either: httpx waits for them without end.
@@ -116,13 +117,8 @@ class _Talker:
         self._words = words
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                await self._answer(head, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            await self._answer(head, reader, writer)
 
     async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
@@ -144,16 +140,13 @@ class _Talker:
 
 
 async def _give_up(world: World, target: _Talker, words: str) -> None:
-    server = await asyncio.start_server(target.serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    ingest_id = await world.stored(gguf())
-    world.worker(targets=[Target("a", url)], retry_seconds=0)
-    ingest = await world.done(ingest_id)
-    assert ingest.failure is not None
-    assert ingest.failure.message == words
-    server.close()
-    await world.close()
-    await server.wait_closed()
+    async with RawServer(lambda end: target.serve(end.reader, end.writer)) as server:
+        ingest_id = await world.stored(gguf())
+        world.worker(targets=[Target("a", f"http://{server.address}")], retry_seconds=0)
+        ingest = await world.done(ingest_id)
+        assert ingest.failure is not None
+        assert ingest.failure.message == words
+        await world.close()
 
 
 def test_the_constants_are_those_of_the_design() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 
@@ -14,6 +15,7 @@ from ingest_service.vocabulary.states import DeploymentState
 from tests.forwarding.world import World, now
 from tests.ollama_emulator import OllamaEmulator
 from tests.support.files import gguf
+from tests.support.raw_server import RawServer
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -69,25 +71,13 @@ async def test_a_url_that_cannot_be_used_is_a_final_refusal(world: World, url: s
 @pytest.fixture
 async def listen() -> AsyncIterator[Callable[[Answer], Awaitable[str]]]:
     """A server that answers anything but HTTP as it should be; answers its URL."""
-    servers: list[asyncio.Server] = []
+    async with contextlib.AsyncExitStack() as stack:
 
-    async def start(answer: Answer) -> str:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                await answer(reader, writer)
-            except ConnectionError:
-                pass
-            finally:
-                writer.close()
+        async def start(answer: Answer) -> str:
+            server = RawServer(lambda end: answer(end.reader, end.writer))
+            return f"http://{(await stack.enter_async_context(server)).address}"
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        servers.append(server)
-        return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-    yield start
-    for server in servers:
-        server.close()
-        await server.wait_closed()
+        yield start
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: "

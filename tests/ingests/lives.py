@@ -10,6 +10,7 @@ import asyncio
 import multiprocessing
 from collections.abc import Awaitable
 from datetime import datetime, timedelta
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -42,6 +43,12 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload([__name__])
 
 
+def start_fork_server() -> None:
+    """It and its tracker of resources live until this process ends, whoever asks for the first fork."""
+    resource_tracker.ensure_running()
+    forkserver.ensure_running()
+
+
 class Refused(Exception):
     """The service's error, as the test sees it."""
 
@@ -72,8 +79,11 @@ class Life:
 
     def kill(self) -> None:
         """The process is gone between two of its instructions, whatever it was at."""
+        if self._mine.closed:
+            return
         self._process.kill()
         self._process.join(_STUCK_SECONDS)
+        self._process.close()
         self._mine.close()
 
     def _receive(self) -> Any:

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from ingest_service.formats import FormatLimits, FormatReader
-from tests.ingests.lives import Life, Refused
+from tests.ingests.lives import Life, Refused, start_fork_server
 from tests.support.files import digest, gguf
 
 KIBIBYTE = 1024
@@ -482,6 +482,12 @@ def _run(migrated_sqlite: Path, examples: int, steps: int) -> None:
             report_multiple_bugs=False,
         ),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server() -> None:
+    """Shared by the whole session, so no test's own."""
+    start_fork_server()
 
 
 def test_any_history_keeps_its_promises(migrated_sqlite: Path) -> None:

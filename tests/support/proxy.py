@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
+
+from tests.support.raw_server import End, RawServer
 
 _READ_BYTES = 64 * 1024
 
@@ -45,78 +45,46 @@ class TcpProxy:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._plan = plan
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._server = RawServer(self._pass_on)
         self.connections = 0
         self.bytes_up = 0
         self.address = ""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        await self._server.__aenter__()
+        self.address = self._server.address
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.reset_all()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+        await self._server.__aexit__(*exc)
 
     def reset_all(self) -> None:
         """Every connection ends with a RST, now."""
-        for writer in list(self._writers):
-            _reset(writer)
+        self._server.reset_all()
 
     def set_target(self, target: str) -> None:
         """Connections from now on go elsewhere."""
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(self, near: End) -> None:
         self.connections += 1
         plan = self._plan(self.connections)
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self._writers.add(writer)
         try:
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            far = await self._server.connect(*self._target)
         except OSError:
-            _reset(writer)
-            self._forget(writer, task)
+            near.reset()
             return
-        self._writers.add(far_writer)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, far_writer, plan.up, writer, counts=True))
-                group.create_task(self._pump(far_reader, writer, plan.down, far_writer, counts=False))
+                group.create_task(self._pump(near, far, plan.up, counts=True))
+                group.create_task(self._pump(far, near, plan.down, counts=False))
         except* (ConnectionError, OSError):
             pass
         finally:
-            for end in (writer, far_writer):
-                self._forget(end, task)
-                end.close()
-            for end in (writer, far_writer):
-                with contextlib.suppress(ConnectionError, OSError, TimeoutError):
-                    await asyncio.wait_for(end.wait_closed(), 1)
+            far.writer.close()
 
-    def _forget(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
-        self._writers.discard(writer)
-        self._tasks.discard(task)
-
-    async def _pump(
-        self,
-        source: asyncio.StreamReader,
-        sink: asyncio.StreamWriter,
-        faults: Faults,
-        source_writer: asyncio.StreamWriter,
-        *,
-        counts: bool,
-    ) -> None:
+    async def _pump(self, source: End, sink: End, faults: Faults, *, counts: bool) -> None:
         passed = 0
         while True:
             wanted = _READ_BYTES
@@ -128,38 +96,22 @@ class TcpProxy:
             if faults.stall_after_bytes is not None and passed >= faults.stall_after_bytes:
                 await asyncio.Event().wait()
             if faults.cut_after_bytes is not None and passed >= faults.cut_after_bytes:
-                self._cut(sink, source_writer, faults)
+                for end in (sink, source):
+                    end.reset() if faults.reset else end.writer.close()
                 raise ConnectionResetError("cut by plan")
-            data = await source.read(wanted)
+            data = await source.reader.read(wanted)
             if not data:
                 with contextlib.suppress(ConnectionError, OSError):
-                    sink.write_eof()
+                    sink.writer.write_eof()
                 return
             if faults.flip_at_byte is not None and passed <= faults.flip_at_byte < passed + len(data):
                 changed = bytearray(data)
                 changed[faults.flip_at_byte - passed] ^= 0xFF
                 data = bytes(changed)
-            sink.write(data)
-            await sink.drain()
+            sink.writer.write(data)
+            await sink.writer.drain()
             passed += len(data)
             if counts:
                 self.bytes_up += len(data)
             if faults.bytes_per_second is not None:
                 await asyncio.sleep(len(data) / faults.bytes_per_second)
-
-    @staticmethod
-    def _cut(sink: asyncio.StreamWriter, source_writer: asyncio.StreamWriter, faults: Faults) -> None:
-        for writer in (sink, source_writer):
-            if faults.reset:
-                _reset(writer)
-            else:
-                writer.close()
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """Closes with a RST instead of a FIN."""
-    connection = writer.get_extra_info("socket")
-    if connection is not None:
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
