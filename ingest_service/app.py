@@ -51,6 +51,7 @@ from ingest_service.rpc.server import RpcServer
 from ingest_service.storage import DirectIo, FileExecutor, ImportFolder, LocalBlobStore, LocalScanner, Sha256
 from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.posix import make_directory
+from ingest_service.storage.store_guard import StoreGuard
 from ingest_service.telemetry.loop_monitor import LoopMonitor
 from ingest_service.telemetry.metrics import ServiceCollector, registry_of
 from ingest_service.telemetry.metrics_server import MetricsServer
@@ -99,8 +100,13 @@ class Service:
         self.database = Database(settings.database_url)
         # When the disk stands still, all threads for files soon wait for it; who only asks must not.
         self.looker = FileExecutor(_LOOKER_THREADS)
+        self.store_guard = StoreGuard(settings.data_dir)
         self.store = LocalBlobStore(
-            settings.data_dir, self.executor, looker=self.looker, direct_io=DirectIo(settings.direct_io)
+            settings.data_dir,
+            self.executor,
+            looker=self.looker,
+            direct_io=DirectIo(settings.direct_io),
+            guard=self.store_guard,
         )
         self.hub = Hub()
         self.database.on_event(self.hub.wake)
@@ -191,7 +197,7 @@ class Service:
             owner=new_id(),
             clock=now,
         )
-        self.scanner = LocalScanner(settings.data_dir)
+        self.scanner = LocalScanner(settings.data_dir, self.store_guard)
         self.rehasher = Rehasher(self.database, self.scanner, clock=now)
         self.verifications = Verifications(self.ingests.model, self.rehasher, TargetPresence(targets))
         self.verify_rounds = VerifyRounds(
@@ -303,9 +309,11 @@ class Service:
         await self._open_directory()
         await self._open_database()
         try:
-            return await check_identity(self.database, self._settings.data_dir, self.executor, new_id)
+            store_id = await check_identity(self.database, self._settings.data_dir, self.executor, new_id)
         except WrongStore as error:
             raise StartError(str(error)) from error
+        self.store_guard.expected = store_id
+        return store_id
 
     async def close_store(self) -> None:
         """Closes what `open` opened."""

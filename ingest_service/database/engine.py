@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import exc
@@ -20,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from ingest_service.database.connect import READING, WRITING, create_engine
 from ingest_service.database.notify import announce
 from ingest_service.database.transaction import Statements, Transaction
-from ingest_service.vocabulary.errors import BackendDown, StorageFull
+from ingest_service.vocabulary.errors import DatabaseDown, DatabaseFull
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ _log = logging.getLogger(__name__)
 _TRANSACTION_SECONDS = 40.0
 #: Deadlocks and serialisation failures are retried; our lock order makes them rare.
 _RETRIES = 3
+#: A disk with less room than this is full: the next few transactions may fail.
+_LEAST_ROOM_BYTES = 1024 * 1024
 #: PostgreSQL's classes for connection, authentication, no such database, resources, operator, system.
 _AWAY_CLASSES = ("08", "28", "3D", "53", "57", "58")
 _UNIQUE_SQLSTATE = "23505"
@@ -72,8 +76,8 @@ class Database:
         """Runs `work` in one writing transaction and commits it.
 
         Raises what `work` raises (and rolls back); Conflict when a unique value is
-        taken; BackendDown when the database cannot be reached or is
-        locked for too long; StorageFull when its disk is full. `work` may run again after a deadlock, so it
+        taken; DatabaseDown when the database cannot be reached or is
+        locked for too long; DatabaseFull when its disk is full. `work` may run again after a deadlock, so it
         must have no effect but its statements.
         """
         return await self._in_own_task(work, writes=True)
@@ -81,6 +85,16 @@ class Database:
     async def read(self, work: Callable[[Transaction], Awaitable[_T]]) -> _T:
         """Runs `work` in one reading transaction: a consistent snapshot, no lock. Raises as `transact`."""
         return await self._in_own_task(work, writes=False)
+
+    async def prove_writable(self) -> None:
+        """Writes one row as it is. Raises as `transact`; DatabaseFull also where only a little room is left.
+
+        SQLite writes over its log again and again, so a small write can succeed on a disk that is full.
+        """
+        path = self._engine.url.database
+        if self._takes_turns and path and await asyncio.to_thread(_room_bytes, path) < _LEAST_ROOM_BYTES:
+            raise DatabaseFull
+        await self.transact(lambda tx: tx.store.prove_writable())
 
     async def close(self) -> None:
         """Lets running transactions end, then closes every connection."""
@@ -129,6 +143,10 @@ class Database:
         return result
 
 
+def _room_bytes(file: str) -> int:
+    return shutil.disk_usage(Path(file).parent).free
+
+
 def _sqlstate(error: exc.DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
@@ -147,11 +165,11 @@ def _translate(error: Exception) -> Exception:
     if isinstance(error, exc.DBAPIError):
         if _sqlstate(error) == "53100" or "database or disk is full" in str(error.orig):
             _log.error("the database's disk is full", extra={"detail": str(error.orig)})
-            return StorageFull("The database has no room.")
+            return DatabaseFull()
         away = isinstance(error, exc.OperationalError | exc.InterfaceError) or error.connection_invalidated
         away = away or (_sqlstate(error) or "").startswith(_AWAY_CLASSES)
         away = away or _sqlstate(error) in _AWAY_SQLSTATES
         if not away and not isinstance(error.orig, OSError):
             return error
     _log.error("the database cannot be used", extra={"detail": f"{type(error).__name__}: {error}"})
-    return BackendDown("The database cannot be reached right now; ask again.")
+    return DatabaseDown()

@@ -19,6 +19,10 @@ class StoreQueries:
         """The store's id, or None before the first boot."""
         return (await self._statements.run(select(store.c.store_id))).scalar_one_or_none()
 
+    async def prove_writable(self) -> None:
+        """Writes the store's row as it is: what cannot be written fails here or at the commit."""
+        await self._statements.run(update(store).values(store_id=store.c.store_id))
+
     async def lock(self) -> None:
         """Whoever holds this row decides alone about the store's room, to the end of the transaction."""
         await self._statements.run(select(store.c.id).with_for_update())

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from ingest_service.vocabulary.errors import BackendDown, StorageFull
+from ingest_service.vocabulary.errors import BackendDown
 
 _T = TypeVar("_T")
 _FIRST_PAUSE_SECONDS = 0.05
@@ -28,13 +28,13 @@ class Patience:
         self._ended.set()
 
     async def until_done(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """Runs `work`, which may run again. Raises BackendDown or StorageFull once patience has ended."""
+        """Runs `work`, which may run again. Raises BackendDown once patience has ended."""
         pause = _FIRST_PAUSE_SECONDS
         while True:
             last = self._ended.is_set()
             try:
                 return await work()
-            except (BackendDown, StorageFull):
+            except BackendDown:
                 if last:
                     raise
             with contextlib.suppress(TimeoutError):

@@ -13,9 +13,16 @@ from datetime import datetime
 
 from ingest_service.blobs import Vetting
 from ingest_service.database import Database
-from ingest_service.ingests.file_moves import FileMoves
+from ingest_service.ingests.file_moves import FileMoves, failure_of
 from ingest_service.storage import BlobStore, PartialFile
-from ingest_service.vocabulary.errors import BlobCorrupt, FormatInvalid, StorageFailed, WriterBusy
+from ingest_service.vocabulary.errors import (
+    BlobCorrupt,
+    FormatInvalid,
+    StorageFailed,
+    StoreDown,
+    StoreReplaced,
+    WriterBusy,
+)
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Failure, File
 from ingest_service.vocabulary.states import FileState
@@ -63,7 +70,9 @@ class Recovery:
     async def _repair(self, file: File) -> None:
         try:
             await self._put_right(file)
-        except StorageFailed:
+        except StoreReplaced:
+            raise
+        except (StorageFailed, StoreDown, BlobCorrupt):
             # One bad spot of the disk is no reason not to serve, nor to leave the others as they are.
             _log.exception("left a file that cannot be put right", extra=_of(file))
 
@@ -72,8 +81,10 @@ class Recovery:
             partial = await self._store.open_partial(file.id)
         except WriterBusy:
             return
-        except StorageFailed:
-            # Something that cannot be opened bears its name: no upload can be running on it.
+        except (StorageFailed, StoreDown):
+            if file.id in await self._store.partial_ids():
+                raise
+            # Something that is no file has its name: no upload can be running on it.
             await self._moves.fail(file, _LOST)
             _log.exception("a partial cannot be opened; its file failed", extra=_of(file))
             return
@@ -93,17 +104,31 @@ class Recovery:
         try:
             if partial is not None:
                 await self._check_partial(file, partial)
+        except StorageFailed:
+            await self._fail_as_lost(file)
+            return
+        try:
             await self._store.publish(file.id, file.sha256)
             inspection = await self._vetting.inspect(file.sha256, file.file_name)
         except WriterBusy:
             _log.info("left a publication that another process is at", extra=_of(file))
             return
-        except (StorageFailed, BlobCorrupt, FormatInvalid):
-            _log.exception("a file in publication has lost its bytes", extra=_of(file))
-            await self._moves.fail(file, _LOST)
+        except FormatInvalid as refused:
+            await self._moves.fail(file, failure_of(refused))
+            _log.warning("a file in publication is refused", extra={**_of(file), "detail": refused.message})
+            return
+        except (StorageFailed, BlobCorrupt):
+            if partial is not None:
+                # Its bytes are durable under one name or the other: a disk that fails now may work later.
+                raise
+            await self._fail_as_lost(file)
             return
         await self._moves.stored(file, inspection)
         _log.info("finished the publication of a file", extra={**_of(file), "sha256": file.sha256})
+
+    async def _fail_as_lost(self, file: File) -> None:
+        _log.exception("a file in publication has lost its bytes", extra=_of(file))
+        await self._moves.fail(file, _LOST)
 
     async def _check_partial(self, file: File, partial: PartialFile) -> None:
         """Its sync came before the row, so the bytes are there; a disk that lied is found out here."""

@@ -15,6 +15,7 @@ from ingest_service.ingests.file_moves import FileMoves, failure_of
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.patience import Patience
 from ingest_service.ingests.pipeline import ChunkPipeline
+from ingest_service.ingests.takeover import drop_uncommitted
 from ingest_service.storage import BlobStore, PartialFile
 from ingest_service.vocabulary.digests import parse_digest
 from ingest_service.vocabulary.errors import (
@@ -224,15 +225,11 @@ class UploadSession:
             await self._remove_if_failed()
 
     async def _fail(self, error: IngestError) -> None:
-        async def fail() -> None:
-            try:
-                await self._moves.fail(self.file, failure_of(error))
-            except StorageFull:
-                # The database shares the full disk, and this partial may be what fills it.
-                await self._store.remove_partial(self.file.id)
-                raise
-
-        await self._patience.until_done(fail)
+        if isinstance(error, StorageFull):
+            # The database may share the full disk: bytes that were never committed make room for its row.
+            await drop_uncommitted(self._store, self._moves, self.file)
+        # The partial goes only after the row says so: until then its committed bytes are somebody's.
+        await self._patience.until_done(lambda: self._moves.fail(self.file, failure_of(error)))
         await self._remove_if_failed()
 
     async def _remove_if_failed(self) -> None:

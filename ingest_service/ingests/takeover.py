@@ -116,3 +116,22 @@ async def _prepare(partial: PartialFile, moves: FileMoves, file: File) -> File:
     # What lies behind was never acknowledged, and may be anything.
     await partial.truncate(current.committed_size)
     return current
+
+
+async def drop_uncommitted(store: BlobStore, moves: FileMoves, file: File) -> None:
+    """Cuts a partial that nobody writes to what is committed. Does nothing where that cannot be done."""
+    try:
+        partial = await store.open_partial(file.id)
+    except IngestError:
+        return
+    if partial is None:
+        return
+    try:
+        current = await moves.read(file)
+        # Another writer's bytes are not ours to cut.
+        if current.writer_epoch == file.writer_epoch:
+            await partial.truncate(current.committed_size)
+    except IngestError:
+        _log.warning("uncommitted bytes could not be dropped", extra={"file": file.id})
+    finally:
+        await partial.close()

@@ -1,7 +1,9 @@
 """What a blob store does. `tests/storage/conformance.py` is the suite every store must pass.
 
 Errors: StorageFull when there is no room; StorageFailed when bytes could not be kept, after which the
-partial is poisoned: what was not synced before is not to be trusted (security.md section 6).
+partial is poisoned: what was not synced before is not to be trusted (security.md section 6); StoreDown when
+the store cannot be used for the moment and nothing is lost (permissions, a missing directory, another store
+in its place).
 """
 
 from __future__ import annotations
@@ -151,7 +153,9 @@ class BlobStore(Protocol):
         ...
 
     async def probe(self) -> None:
-        """Proves that the store can be written: writes, syncs, reads back and removes a few bytes."""
+        """Proves that the store is the right one and can be written, in every directory where bytes are kept:
+        writes, syncs, reads back and removes a few.
+        """
         ...
 
     async def free_bytes(self) -> int:

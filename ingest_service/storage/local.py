@@ -23,7 +23,8 @@ from ingest_service.storage.local_partial import LocalPartial
 from ingest_service.storage.placed import NotPlaced, PlacedBy
 from ingest_service.storage.placing import Placing, why_not_adoptable
 from ingest_service.storage.source_file import SourceFile
-from ingest_service.vocabulary.errors import BlobCorrupt, WriterBusy
+from ingest_service.storage.store_guard import StoreGuard
+from ingest_service.vocabulary.errors import BlobCorrupt, StorageFailed, WriterBusy
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -57,8 +58,11 @@ class LocalBlobStore:
         settle_seconds: float = SETTLE_SECONDS,
         looker: FileExecutor | None = None,
         direct_io: DirectIo = DirectIo.AUTO,
+        guard: StoreGuard | None = None,
     ) -> None:
-        """`looker` has threads of its own for what CreateIngest asks, which must not queue behind writes."""
+        """`guard` refuses every call once the directory is another store's.
+
+        `looker` has threads of its own for what CreateIngest asks, which must not queue behind writes."""
         self._blobs = data_directory / "blobs"
         self._uploads = data_directory / "uploads"
         self._locks = self._uploads / ".locks"
@@ -66,6 +70,7 @@ class LocalBlobStore:
         self._looker = looker or executor
         self._settle_seconds = settle_seconds
         self._direct_io = direct_io
+        self._guard = guard or StoreGuard(data_directory)
 
     async def prepare(self) -> None:
         """Makes the directories. `blobs/` is open to readers: another container may read it."""
@@ -162,9 +167,11 @@ class LocalBlobStore:
                     os.fchmod(descriptor, 0o644)
                 partial.rename(blob)
             except FileNotFoundError:
-                # Either a crash came between the rename and the row, or the bytes are gone.
+                # A crash may have come between the rename and the row: then the blob is there.
                 if posix.regular_size_bytes(blob) is None:
-                    raise
+                    if posix.regular_size_bytes(partial) is not None:
+                        raise
+                    raise StorageFailed("The bytes of this file are not in the store any more.") from None
             posix.sync_directory(self._blobs)
             posix.sync_directory(self._uploads)
 
@@ -178,7 +185,8 @@ class LocalBlobStore:
     async def open_blob(self, sha256: str) -> AsyncIterator[BlobReader]:
         path = self._blob_path(sha256)
         try:
-            descriptor = await self._executor.open(os.open, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = await self._executor.open(self._guarded, os.open, path, flags)
             assert descriptor is not None
         except FileNotFoundError as error:
             raise BlobCorrupt("The stored bytes are not there any more.") from error
@@ -241,14 +249,16 @@ class LocalBlobStore:
 
     async def probe(self) -> None:
         # Not the process id: in two containers on one volume both may be 1.
-        path = self._uploads / f".probe-{secrets.token_hex(8)}"
+        name = f".probe-{secrets.token_hex(8)}"
 
         def probe() -> None:
-            posix.write_durably(path, _PROBE, 0o600)
-            content = path.read_bytes()
-            path.unlink()
-            if content != _PROBE:
-                raise OSError("the probe read back other bytes than it wrote")
+            for directory in (self._uploads, self._blobs):
+                path = directory / name
+                posix.write_durably(path, _PROBE, 0o600)
+                content = path.read_bytes()
+                path.unlink()
+                if content != _PROBE:
+                    raise OSError("the probe read back other bytes than it wrote")
 
         await self._run(probe)
 
@@ -320,9 +330,13 @@ class LocalBlobStore:
         finally:
             os.close(descriptor)
 
+    def _guarded(self, call: Callable[..., _T], *args: object) -> _T:
+        self._guard.check()
+        return call(*args)
+
     async def _open(self, call: Callable[..., int | None], *args: object) -> int | None:
         try:
-            return await self._executor.open(call, *args)
+            return await self._executor.open(self._guarded, call, *args)
         except OSError as error:
             _log.exception("a file of the store could not be opened")
             raise posix.storage_error(error) from error
@@ -338,7 +352,7 @@ class LocalBlobStore:
 
     async def _run(self, call: Callable[..., _T], *args: object, executor: FileExecutor | None = None) -> _T:
         try:
-            return await (executor or self._executor).run(call, *args)
+            return await (executor or self._executor).run(self._guarded, call, *args)
         except OSError as error:
             _log.exception("a file call of the store failed")
             raise posix.storage_error(error) from error

@@ -126,7 +126,7 @@ class LocalPartial:
             return await asyncio.shield(future)
         except OSError as error:
             _log.exception("a file call on a partial failed", extra={"partial": self._partial_id})
-            raise posix.storage_error(error) from error
+            raise posix.storage_error(error, is_write=True) from error
 
     def _unless_poisoned(self, call: Callable[[int], _T], descriptor: int) -> _T:
         # In the thread: a call that was queued while another failed must not reach the system either, and

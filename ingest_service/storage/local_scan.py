@@ -15,6 +15,7 @@ from ingest_service.storage import posix
 from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.local import blob_path
 from ingest_service.storage.scan import BlobScan
+from ingest_service.storage.store_guard import StoreGuard
 from ingest_service.vocabulary.digests import digest_of_hex
 from ingest_service.vocabulary.errors import BlobCorrupt, IngestError, StorageFailed
 
@@ -30,15 +31,16 @@ _LOWEST_PRIORITY = 19
 class LocalScanner:
     """See `scan.BlobScanner`. Its thread begins with the first scan and ends with `close`."""
 
-    def __init__(self, data_directory: Path) -> None:
+    def __init__(self, data_directory: Path, guard: StoreGuard | None = None) -> None:
         self._blobs = data_directory / "blobs"
+        self._guard = guard or StoreGuard(data_directory)
         self._executor = FileExecutor(1, nice=_LOWEST_PRIORITY)
 
     @contextlib.asynccontextmanager
     async def open(self, sha256: str) -> AsyncIterator[BlobScan]:
         path = blob_path(self._blobs, sha256)
         try:
-            descriptor = await self._executor.open(_open, path)
+            descriptor = await self._executor.open(self._open, path)
         except FileNotFoundError as error:
             raise BlobCorrupt("The stored bytes are not there any more.") from error
         except OSError as error:
@@ -49,6 +51,14 @@ class LocalScanner:
         finally:
             # Behind whatever the one thread is still at, also when the caller was cancelled.
             await asyncio.shield(self._executor.submit(os.close, descriptor))
+
+    def _open(self, path: Path) -> int:
+        # First: in another directory every blob would look lost.
+        self._guard.check()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # What the cache holds of it says nothing about the disk, which is what is to be looked at.
+        posix.forget_cached(descriptor, 0, 0)
+        return descriptor
 
     def close(self) -> None:
         """Waits for the few bytes that are being read, and for the closing of files behind them."""
@@ -94,13 +104,6 @@ class LocalScan:
             raise _unreadable(error) from error
 
 
-def _open(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    # What the cache holds of it says nothing about the disk, which is what is to be looked at.
-    posix.forget_cached(descriptor, 0, 0)
-    return descriptor
-
-
 def _read_into(descriptor: int, buffer: memoryview, offset: int) -> int:
     return os.preadv(descriptor, [buffer], offset)
 
@@ -108,5 +111,4 @@ def _read_into(descriptor: int, buffer: memoryview, offset: int) -> int:
 def _unreadable(error: OSError) -> IngestError:
     _log.error("stored bytes cannot be read", exc_info=error)
     known = posix.storage_error(error)
-    # The store's own message is about writing.
     return StorageFailed("The stored bytes cannot be read.") if isinstance(known, StorageFailed) else known

@@ -11,21 +11,50 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ingest_service.storage.buffer import Buffer
-from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFailed, StorageFull
+from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFailed, StorageFull, StoreDown
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: The process or the machine is short of something for the moment; the bytes are where they were.
 NOT_NOW = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+#: The data directory does not let us do what we asked; the bytes are where they were.
+_REFUSALS = {
+    errno.EACCES: "The service's user may not write or read there: give the files back to that user.",
+    errno.EPERM: "The service's user may not change the files there: give them back to that user.",
+    errno.EROFS: "Its file system is mounted read-only: mount it for writing.",
+    errno.ENOENT: "A file or directory of it is missing: mount the right volume, or restore the directory.",
+    errno.ENOTDIR: "A file is where one of its directories should be: restore the directory.",
+    errno.EISDIR: "A directory is where one of its files should be: move it away.",
+    errno.ELOOP: "A link is where one of its files or directories should be: move it away.",
+    errno.ESTALE: "Its file system is gone: mount it again.",
+    errno.ENODEV: "Its disk is gone: attach and mount it again.",
+    errno.ENXIO: "Its disk is gone: attach and mount it again.",
+    errno.EBUSY: "A file of it is in use by the system.",
+    errno.ETIMEDOUT: "Its disk does not answer in time.",
+    errno.ENAMETOOLONG: "Its path is too long for the file system: choose a shorter INGEST_DATA_DIR.",
+}
 _MAX_VECTORS = 1024
 
 
-def storage_error(error: OSError) -> IngestError:
-    """The house's error for a failed file call; the system's own words go to the log, not to the client."""
-    if error.errno in _NO_ROOM:
+def storage_error(error: OSError, *, is_write: bool = False) -> IngestError:
+    """The domain's error for a failed file call. `is_write`: bytes that were not committed are lost by it.
+
+    The message says what an operator has to do; the system's own words go to the log, not to the client.
+    """
+    number = error.errno or 0
+    if number in _NO_ROOM:
         return StorageFull("The store has no room for more bytes.")
-    if error.errno in NOT_NOW:
+    if number in NOT_NOW:
         return BackendDown("The service cannot open more files right now; ask again.")
-    return StorageFailed("The store failed to keep the bytes; those that were not committed are gone.")
+    if number in _REFUSALS:
+        return StoreDown(
+            f"The data directory cannot be used. {_REFUSALS[number]} Nothing that was committed is lost."
+        )
+    if is_write:
+        return StorageFailed()
+    return StorageFailed(
+        "The disk of the data directory fails: a file of it cannot be read or moved. The service's log has"
+        " the system's words."
+    )
 
 
 def write_all(descriptor: int, offset: int, buffers: Sequence[Buffer]) -> None:

@@ -9,7 +9,10 @@ IngestError
 ├── WriterSuperseded, WriterBusy, UploadClosed, UploadStalled, BytesMissing, ModelBusy
 ├── StorageFull, TooManyUploads, TooManyWatches
 ├── IngestNotFound, FileNotFound, ModelNotFound, UploadExpired, SequenceExpired
-├── Draining (WatchRenewal), BackendDown, TargetUnreachable
+├── Draining (WatchRenewal), TargetUnreachable
+├── BackendDown              nothing is lost; the same call works once the cause is gone
+│   ├── DatabaseDown (DatabaseFull)
+│   └── StoreDown (StoreReplaced)
 └── BlobCorrupt, StorageFailed
 
 Each class has its reason and, as its docstring, what it says when nothing better is given. `metadata`
@@ -281,6 +284,23 @@ class BackendDown(IngestError):
 
     reason = Reason.BACKEND_DOWN
     retry_after_seconds = 2.0
+
+
+class DatabaseDown(BackendDown):
+    """The database cannot be used right now; nothing was lost. Ask again."""
+
+
+class DatabaseFull(DatabaseDown):
+    """The database's disk is full; nothing was lost. Ask again once the operator has made room."""
+
+
+class StoreDown(BackendDown):
+    """The data directory cannot be used right now; nothing was lost. Ask again."""
+
+
+class StoreReplaced(StoreDown):
+    """The data directory is not the one that this service opened; nothing was written to it. Ask again once
+    the operator has mounted the right one."""
 
 
 class TargetUnreachable(IngestError):

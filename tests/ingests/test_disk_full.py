@@ -11,13 +11,14 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 from model_ingest.v1 import errors_pb2, resources_pb2
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest
 
 from tests.conftest import StartService
 from tests.ingests.calls import UploadCall, refusal
 from tests.ingests.parts import eventually
-from tests.support.files import MEBIBYTE, create_request, gguf, push, upload_messages
+from tests.support.files import MEBIBYTE, create_request, gguf, push, send, upload_messages
 from tests.support.service import RunningService
 
 SIZE = 12 * MEBIBYTE
@@ -154,3 +155,59 @@ async def test_a_database_without_room_refuses_calls_and_is_no_unforeseen_fault(
     }
     filler.unlink()
     assert (await push(service.ingests, DATA, "after")).state == resources_pb2.Ingest.STATE_STORED
+
+
+async def test_a_full_database_disk_costs_an_upload_nothing(
+    small_disk: Path, tmp_path: Path, start_service: StartService
+) -> None:
+    """Database and store on different disks: the store has room, so its bytes stay and the upload goes on."""
+    url = f"sqlite+aiosqlite:///{small_disk / 'ingest.db'}"
+    service = await start_service(
+        data_dir=tmp_path / "data", database_url=url, readiness_seconds=300, checkpoint_bytes=MEBIBYTE
+    )
+    call, name, sent = await half_an_upload(service)
+
+    async def committed() -> int:
+        return int((await service.ingests.GetIngest(GetIngestRequest(name=name))).files[0].committed_size)
+
+    async def is_safe() -> bool:
+        return await committed() >= MEBIBYTE
+
+    await eventually(is_safe)
+    before = await committed()
+    filler = fill(small_disk)
+    ingest = await service.ingests.GetIngest(GetIngestRequest(name=name))
+    messages = upload_messages(ingest.files[0].name, DATA, chunk_bytes=256 * 1024)
+    await call.send(messages[sent:])
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.answer()
+    assert refusal(caught.value) == (grpc.StatusCode.UNAVAILABLE, "BACKEND_DOWN")
+    partials = list((tmp_path / "data" / "uploads").glob("*.part"))
+    assert [path.stat().st_size >= before for path in partials] == [True]
+    filler.unlink()
+
+    async def is_open_again() -> bool:
+        ingest = await service.ingests.GetIngest(GetIngestRequest(name=name))
+        return bool(ingest.files[0].state == resources_pb2.File.STATE_UPLOADING)
+
+    await eventually(is_open_again)
+    assert await committed() >= before
+    file = await send(service.ingests, [messages[0], *messages[1 + before // (256 * 1024) :]])
+    assert file.state == resources_pb2.File.STATE_STORED
+
+
+async def test_a_database_disk_without_room_makes_the_service_unready(
+    small_disk: Path, tmp_path: Path, start_service: StartService
+) -> None:
+    """A transaction can still begin there; only a write shows that nothing can be kept."""
+    url = f"sqlite+aiosqlite:///{small_disk / 'ingest.db'}"
+    service = await start_service(data_dir=tmp_path / "data", database_url=url, readiness_seconds=0.2)
+
+    async def says(status: int) -> bool:
+        answer = await service.health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        return bool(answer.status == status)
+
+    filler = fill(small_disk)
+    await eventually(lambda: says(health_pb2.HealthCheckResponse.NOT_SERVING))
+    filler.unlink()
+    await eventually(lambda: says(health_pb2.HealthCheckResponse.SERVING))

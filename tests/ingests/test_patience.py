@@ -8,7 +8,7 @@ import pytest
 
 from ingest_service.ingests import patience as module
 from ingest_service.ingests.patience import Patience
-from ingest_service.vocabulary.errors import BackendDown, StorageFailed, StorageFull
+from ingest_service.vocabulary.errors import BackendDown, DatabaseFull, StorageFailed, StorageFull
 
 
 class Work:
@@ -38,12 +38,12 @@ async def test_what_works_is_done_once() -> None:
 
 
 async def test_a_database_that_is_away_or_full_is_asked_again() -> None:
-    work = Work(BackendDown(), StorageFull(), BackendDown(), BackendDown(), BackendDown())
+    work = Work(BackendDown(), DatabaseFull(), BackendDown(), BackendDown(), BackendDown())
     assert await Patience().until_done(work) == "done"
     assert work.calls == 6
 
 
-@pytest.mark.parametrize("error", [StorageFailed(), RuntimeError("a bug")])
+@pytest.mark.parametrize("error", [StorageFailed(), StorageFull(), RuntimeError("a bug")])
 async def test_other_errors_are_no_matter_of_patience(error: Exception) -> None:
     work = Work(error)
     with pytest.raises(type(error)):

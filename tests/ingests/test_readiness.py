@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 
 import pytest
@@ -43,7 +45,7 @@ async def test_ready_is_said_after_the_first_check_and_once(
     assert health.told == [True]
 
 
-@pytest.mark.parametrize("place", ["probe", "read"])
+@pytest.mark.parametrize("place", ["probe", "transact"])
 @pytest.mark.parametrize("error", [StorageFailed(), BackendDown(), RuntimeError("a bug"), OSError(5, "EIO")])
 async def test_what_fails_makes_it_unready_until_it_works_again(
     readiness: Readiness, health: Health, parts_on_sqlite: Parts, place: str, error: Exception
@@ -73,3 +75,23 @@ async def test_the_stop_says_unready(readiness: Readiness, health: Health) -> No
     await readiness.start()
     await readiness.stop()
     assert health.told == [True, False]
+
+
+async def test_a_database_that_takes_no_write_makes_it_unready(
+    parts_on_sqlite: Parts, health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It still answers reads: another program holds its write lock."""
+    from ingest_service.ingests import readiness as module
+
+    monkeypatch.setattr(module, "_CHECK_SECONDS", 0.3)
+    made = Readiness(parts_on_sqlite.database, parts_on_sqlite.store, health, period_seconds=0.01)
+    await made.start()
+    path = parts_on_sqlite.database.engine.url.database
+    assert path is not None
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await eventually(lambda: health.told == [True, False])
+        assert await parts_on_sqlite.database.read(lambda tx: tx.store.store_id()) is None
+        other.execute("ROLLBACK")
+    await eventually(lambda: health.told == [True, False, True])
+    await made.stop()

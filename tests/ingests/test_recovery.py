@@ -11,7 +11,10 @@ import pytest
 from ingest_service.ingests.file_moves import FileMoves
 from ingest_service.ingests.recovery import Recovery
 from ingest_service.storage import LocalBlobStore
-from ingest_service.vocabulary.errors import StorageFailed, StorageFull
+from ingest_service.vocabulary.errors import (
+    DatabaseFull,
+    StorageFailed,
+)
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import File, Ingest
 from ingest_service.vocabulary.states import FileState, IngestState
@@ -232,8 +235,8 @@ async def test_a_publication_whose_sync_fails_is_not_believed(
 
 async def test_a_database_whose_disk_is_full_costs_no_committed_byte(parts_on_sqlite: Parts) -> None:
     ingest = await crashed(parts_on_sqlite, FileState.VERIFYING, partial=DATA, committed=1000)
-    parts_on_sqlite.hooks.before["transact"] = raising(StorageFull(), times=1)
-    with pytest.raises(StorageFull):
+    parts_on_sqlite.hooks.before["transact"] = raising(DatabaseFull(), times=1)
+    with pytest.raises(DatabaseFull):
         await recover(parts_on_sqlite)
     await recover(parts_on_sqlite)
     await check_kept(parts_on_sqlite, ingest, DATA[:1000])

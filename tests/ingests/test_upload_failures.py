@@ -12,6 +12,7 @@ import pytest
 from ingest_service.ingests.recovery import Recovery
 from ingest_service.vocabulary.errors import (
     BackendDown,
+    DatabaseFull,
     DigestMismatch,
     Draining,
     IngestError,
@@ -230,14 +231,48 @@ async def test_a_full_database_does_not_keep_the_partial_that_fills_its_disk(par
 
 
 class Full:
-    """A database whose disk has room again once the partial is gone."""
+    """A database on the store's disk: it has room again once the partial has no uncommitted bytes."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
     async def __call__(self) -> None:
-        if self._parts.partials():
-            raise StorageFull("The database has no room.")
+        if any(path.stat().st_size for path in self._parts.data_dir.glob("uploads/*.part")):
+            raise DatabaseFull
+
+
+async def test_a_full_database_ends_no_upload(parts: Parts) -> None:
+    """Its disk is not the store's: the bytes are safe, and the upload goes on once there is room."""
+    ingest = await parts.create(DATA)
+
+    async def fill() -> Exception:
+        parts.hooks.before["transact"] = raising(DatabaseFull(), times=3)
+        return DatabaseFull()
+
+    with pytest.raises(DatabaseFull):
+        await parts.send_until(ingest, DATA, fill)
+    # What was written after the last row that the database took was never acknowledged.
+    await check_resumable(parts, ingest, DATA, distrusted=True)
+
+
+async def test_a_partial_goes_only_after_its_row_says_failed(parts: Parts) -> None:
+    ingest = await parts.create(DATA)
+    seen: list[bool] = []
+
+    async def full() -> None:
+        seen.append(bool(parts.partials()))
+        if len(seen) < 4:
+            raise DatabaseFull
+
+    async def fill() -> Exception:
+        parts.hooks.before["transact"] = full
+        return StorageFull()
+
+    with pytest.raises(StorageFull):
+        await parts.send_until(ingest, DATA, fill)
+    assert reason_of(await failed(parts, ingest)) is Reason.STORAGE_FULL
+    assert len(seen) >= 4
+    assert all(seen)
 
 
 async def test_an_interrupted_upload_ends_although_the_service_stops_without_its_database(

@@ -16,7 +16,11 @@ import pytest
 
 from ingest_service.storage import FileExecutor, LocalBlobStore
 from ingest_service.storage.posix import make_directory, write_durably
-from ingest_service.vocabulary.errors import StorageFailed, StorageFull
+from ingest_service.vocabulary.errors import (
+    IngestError,
+    StorageFailed,
+    StorageFull,
+)
 from tests.storage.conformance import ID, digest
 
 
@@ -206,7 +210,7 @@ async def test_the_systems_own_words_do_not_reach_the_client(
 ) -> None:
     partial = await store.create_partial(ID)
     monkeypatch.setattr(os, "pwritev", failing(OSError(number, "secret", "/secret/path")))
-    with pytest.raises(StorageFailed) as caught:
+    with pytest.raises(IngestError) as caught:
         await partial.write(0, [b"one"])
     assert "secret" not in caught.value.message
     await partial.close()

@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 from ingest_service.storage import FileExecutor, LocalBlobStore
-from ingest_service.vocabulary.errors import StorageFailed, WriterBusy
+from ingest_service.vocabulary.errors import (
+    StorageFailed,
+    StoreDown,
+    WriterBusy,
+)
 from tests.storage.conformance import ID, OTHER, content, digest, stored
 from tests.support.service import ROOT
 
@@ -118,9 +122,9 @@ async def test_a_link_planted_in_place_of_a_partial_is_not_followed(
     with pytest.raises(WriterBusy):
         await store.create_partial(ID)
     for call in (store.open_partial, store.remove_partial):
-        with pytest.raises(StorageFailed):
+        with pytest.raises(StoreDown, match="A link is where"):
             await call(ID)
-    with pytest.raises(StorageFailed):
+    with pytest.raises(StoreDown, match="A link is where"):
         await store.publish(ID, digest(b"mine"))
     assert victim.read_bytes() == b"mine"
     assert mode(victim) == 0o600
@@ -137,7 +141,7 @@ async def test_a_link_planted_in_place_of_a_blob_is_not_followed(
     link = data_dir / "blobs" / sha256.replace(":", "-")
     link.symlink_to(victim)
     assert await store.blob_size_bytes(sha256) is None
-    with pytest.raises(StorageFailed):
+    with pytest.raises(StoreDown, match="A link is where"):
         async with store.open_blob(sha256):
             pass
     with pytest.raises(StorageFailed):
@@ -155,7 +159,7 @@ async def test_a_link_planted_in_place_of_a_lock_is_not_followed(
     (data_dir / "uploads" / ".locks" / sha256[7:9]).symlink_to(tmp_path / "victim")
     partial = await store.create_partial(ID)
     await partial.close()
-    with pytest.raises(StorageFailed):
+    with pytest.raises(StoreDown, match="A link is where"):
         await store.publish(ID, sha256)
     assert not (tmp_path / "victim").exists()
 
@@ -192,8 +196,10 @@ async def test_a_probe_that_fails_says_so_and_cleans_up(
     await store.probe()
 
 
-async def test_a_probe_of_a_directory_that_is_gone_fails(store: LocalBlobStore, data_dir: Path) -> None:
-    (data_dir / "uploads" / ".locks").rmdir()
-    (data_dir / "uploads").rmdir()
-    with pytest.raises(StorageFailed):
+@pytest.mark.parametrize("name", ["uploads", "blobs"])
+async def test_a_probe_without_one_of_the_directories_fails(
+    store: LocalBlobStore, data_dir: Path, name: str
+) -> None:
+    (data_dir / name).rename(data_dir / "elsewhere")
+    with pytest.raises(StoreDown, match="A file or directory of it is missing"):
         await store.probe()

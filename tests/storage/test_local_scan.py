@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from ingest_service.storage import LocalScanner, local_scan
-from ingest_service.vocabulary.errors import BlobCorrupt, StorageFailed
+from ingest_service.vocabulary.errors import (
+    BlobCorrupt,
+    StoreDown,
+)
 from tests.support.files import digest
 
 DATA = os.urandom(1_000_003)
@@ -75,7 +78,7 @@ async def test_what_cannot_be_opened(path: Path, tmp_path: Path) -> None:
         async with scanner.open(digest(DATA)):
             pass
     path.symlink_to(path.with_name("elsewhere"))
-    with pytest.raises(StorageFailed):
+    with pytest.raises(StoreDown, match="A link is where"):
         async with scanner.open(digest(DATA)):
             pass
     with pytest.raises(ValueError, match="digests"):
