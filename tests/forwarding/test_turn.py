@@ -6,9 +6,12 @@ Breaks when: the turn is not taken, or not renewed while the create runs.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from typing import Any
 
 import pytest
 
+from ingest_service.database.deployment_queries import DeploymentQueries, Lease
 from ingest_service.vocabulary.states import DeploymentState, IngestState
 from tests.forwarding.world import World
 from tests.ollama_emulator import Fault, OllamaEmulator
@@ -19,19 +22,28 @@ pytestmark = pytest.mark.extended_when("postgresql")
 
 @pytest.mark.extended_when("postgresql")
 async def test_two_workers_never_create_on_one_target_at_once(
-    both_worlds: World, emulator: OllamaEmulator
+    both_worlds: World, emulator: OllamaEmulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = both_worlds
+    world, renewed, renew = both_worlds, Counter[str](), DeploymentQueries.renew
+
+    async def counted(self: DeploymentQueries, lease: Lease, *arguments: Any) -> bool | None:
+        renewed[lease.ingest_id] += 1
+        return await renew(self, lease, *arguments)
+
+    monkeypatch.setattr(DeploymentQueries, "renew", counted)
     stall = emulator.faults.add(Fault("stall", "create", after_line=1))
     first, second = await world.stored(gguf(2000), "one"), await world.stored(gguf(3000), "two")
-    # Renewed three times within its length; it would run out many times while the create stands still.
+    # Renewed three times within its length; it would run out while the create stands still.
     world.worker(owner="one", lease_seconds=2)
     world.worker(owner="two", lease_seconds=2)
     await stall.wait_stalled()
     creating = [i for i in (first, second) if (await world.deployment(i)).state is DeploymentState.CREATING]
     (waiting,) = {first, second} - set(creating)
     await world.until(waiting, lambda ingest: ingest.deployments[0].state is DeploymentState.PUSHING)
-    await asyncio.sleep(5)
+    before = renewed.copy()
+    async with asyncio.timeout(60):
+        while min(renewed[one] - before[one] for one in (first, second)) < 5:
+            await asyncio.sleep(0.05)
     assert len(emulator.calls.named("create")) == 1
     assert (await world.deployment(waiting)).state is DeploymentState.PUSHING
     stall.release()
