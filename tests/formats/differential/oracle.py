@@ -20,7 +20,7 @@ _ENVIRONMENT = {"OMP_THREAD_LIMIT": "1", "OMP_NUM_THREADS": "1", "GGML_NO_BACKTR
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`outcome` is taken, refused, died or hung; `words` are llama.cpp's own."""
+    """`outcome` is taken, refused, died, hung, or slow (no verdict); `words` are llama.cpp's own."""
 
     outcome: str
     stage: str
