@@ -54,7 +54,7 @@ def weights(writer: Any, *kinds: int) -> None:
     for kind in kinds:
         _, block, block_bytes = TENSOR_TYPES[kind]
         data = np.zeros((2, 256 // block * block_bytes), dtype=np.uint8)
-        writer.add_tensor(f"blk.0.{kind}.weight", data, raw_dtype=Types(kind))
+        writer.add_tensor(f"blk.2.{kind}.weight", data, raw_dtype=Types(kind))
 
 
 def written(path: Path, architecture: str, fill: Fill) -> Path:
@@ -133,7 +133,7 @@ def test_models_of_several_architectures(tmp_path: Path, architecture: str) -> N
     assert facts.warnings == ()
 
 
-@pytest.mark.parametrize("alignment", [8, 32, 64, 4096])
+@pytest.mark.parametrize("alignment", [32, 64, 4096])
 def test_every_quantization_at_every_alignment(tmp_path: Path, alignment: int) -> None:
     def fill(writer: Any) -> None:
         a_model(writer)
