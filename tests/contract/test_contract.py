@@ -200,6 +200,7 @@ async def test_a_draft_that_cannot_be_is_refused_or_ignored(
     whole = {"model": name, "files": {"model.gguf": sha256}}
     bodies: tuple[dict[str, Any], ...] = (
         {"draft_quantize": "Q8_0"},
+        {"draft_files": {}},
         {"draft_files": {"../draft.gguf": sha256}},
         {"draft_files": {"draft.gguf": text}},
         {"draft_files": {"draft.gguf": _ABSENT}},

@@ -37,12 +37,12 @@ async def create(shop: Workshop, request: CreateRequest) -> Worker:
     # The drafts are parsed before the adapters; their layers come after them.
     drafts: list[Part] = []
     draft_files = request.mapping("draft_files")
-    if draft_files:
+    if draft_files is not None:
         async with aclosing(from_files(shop, draft_files, drafts, draft=True)) as steps:
             async for progress in steps:
                 yield progress
     adapters = request.mapping("adapters")
-    if adapters:
+    if adapters is not None:
         async with aclosing(from_files(shop, adapters, parts, adapter=True)) as steps:
             async for progress in steps:
                 yield progress
