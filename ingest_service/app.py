@@ -35,6 +35,7 @@ from ingest_service.ingests.identity import WrongStore, check_identity
 from ingest_service.ingests.import_boot import ImportBoot
 from ingest_service.ingests.imports import Imports
 from ingest_service.ingests.limits import Limits
+from ingest_service.ingests.lost_models import LostModels
 from ingest_service.ingests.readiness import Readiness
 from ingest_service.ingests.recovery import Recovery
 from ingest_service.ingests.removal import Removal
@@ -199,7 +200,12 @@ class Service:
         )
         self.scanner = LocalScanner(settings.data_dir, self.store_guard)
         self.rehasher = Rehasher(self.database, self.scanner, clock=now)
-        self.verifications = Verifications(self.ingests.model, self.rehasher, TargetPresence(targets))
+        self.verifications = Verifications(
+            self.ingests.model,
+            self.rehasher,
+            TargetPresence(targets),
+            LostModels(self.database, clock=now),
+        )
         self.verify_rounds = VerifyRounds(
             self.database,
             self.rehasher,

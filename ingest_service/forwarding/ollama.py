@@ -136,10 +136,14 @@ class OllamaClient:
                 raise await error_of(response)
 
     async def show(self, model: str) -> Shown | None:
-        """The model as it is there; None if it is not."""
+        """The model as it is there; None if Ollama says that it has none of that name."""
         async with self._request("POST", "/api/show", json={"model": model}, **_SHOW) as response:
             if response.status_code == 404:
-                return None
+                words, said_by_ollama = await read_error(response)
+                if said_by_ollama:
+                    return None
+                # Whatever stands before Ollama knows nothing of its models.
+                raise Refused(words)
             if response.status_code != 200:
                 raise await error_of(response)
             data = await read_json(response, MAX_SHOW_BYTES)

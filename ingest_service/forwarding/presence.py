@@ -14,6 +14,7 @@ from ingest_service.vocabulary.states import DeploymentState
 #: `show` of a large model reads its header; a target that is slower than this is told as not answering.
 _PATIENCE_SECONDS = 20.0
 _AT_ONCE = 32
+_DEPLOYED = frozenset({DeploymentState.READY, DeploymentState.LOST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class TargetVerdict:
     words: str = ""
     #: It could not be asked.
     unknown: bool = False
+    #: The deployment that was READY there, of which the target says that it has not got the model any more.
+    lost: Deployment | None = None
 
 
 class TargetPresence:
@@ -50,11 +53,7 @@ class TargetPresence:
             except TargetError as error:
                 return TargetVerdict(target.name, present=False, words=error.words, unknown=True)
         deployed = next(
-            (
-                one
-                for one in model.deployments
-                if one.target == target.name and one.state is DeploymentState.READY
-            ),
+            (one for one in model.deployments if one.target == target.name and one.state in _DEPLOYED),
             None,
         )
         return _verdict(target.name, shown, manifest, deployed)
@@ -70,7 +69,9 @@ async def _manifest(client: OllamaClient, canonical_model: str) -> str:
 
 def _verdict(name: str, shown: Shown | None, manifest: str, deployed: Deployment | None) -> TargetVerdict:
     if shown is None:
-        return TargetVerdict(name, present=False, words="" if deployed else "It was not deployed there.")
+        words = "" if deployed else "It was not deployed there."
+        is_news = deployed is not None and deployed.state is DeploymentState.READY
+        return TargetVerdict(name, present=False, words=words, lost=deployed if is_news else None)
     if deployed is None:
         words = "It has a model of that name, which was not deployed from here."
         return TargetVerdict(name, present=True, words=words)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ingest_service.blobs import Outcome, Rehash, Rehasher
 from ingest_service.forwarding import TargetPresence, TargetVerdict
+from ingest_service.ingests.lost_models import LostModels
 from ingest_service.vocabulary.errors import BlobCorrupt, Draining, StorageFailed, TooManyWatches
 from ingest_service.vocabulary.records import Model
 
@@ -45,12 +46,14 @@ class Verifications:
         find_model: Callable[[str], Awaitable[Model]],
         rehasher: Rehasher,
         presence: TargetPresence,
+        lost_models: LostModels,
         *,
         max_calls: int = 16,
     ) -> None:
         self._find_model = find_model
         self._rehasher = rehasher
         self._presence = presence
+        self._lost_models = lost_models
         self._max_calls = max_calls
         self._active = 0
         self._draining = asyncio.Event()
@@ -94,7 +97,9 @@ class Verifications:
                     unreadable.append(file.file_name)
                 elif outcome is not Outcome.SOUND:
                     corrupt.append(file.file_name)
-            yield TargetsAsked(await self._ask(model))
+            verdicts = await self._ask(model)
+            await self._lost_models.record([one.lost for one in verdicts if one.lost is not None])
+            yield TargetsAsked(verdicts)
             _raise(corrupt, unreadable)
         finally:
             self._active -= 1

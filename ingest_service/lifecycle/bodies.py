@@ -13,7 +13,7 @@ from ingest_service.vocabulary.records import (
     NewEvent,
     failure_to_json,
 )
-from ingest_service.vocabulary.states import DeploymentState
+from ingest_service.vocabulary.states import DEPLOYMENT_FAILED, DeploymentState
 
 INGEST_STATE = "ingest_state"
 FILE_STATE = "file_state"
@@ -23,7 +23,7 @@ FILE_FACTS = "file_facts"
 NOTICE = "notice"
 _NOT_TOLD = frozenset({"chat_template", "chat_template_variants", TENSOR_NAMES})
 
-_TELL_FAILURE = frozenset({DeploymentState.PENDING, DeploymentState.FAILED})
+_TELL_FAILURE = DEPLOYMENT_FAILED | {DeploymentState.PENDING}
 
 
 def ingest_state(ingest: Ingest, *, passing: bool = False) -> NewEvent:

@@ -12,6 +12,7 @@ from ingest_service.lifecycle.derive import derive_state
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Deployment, Failure, File, Ingest, Inspection, NewEvent
 from ingest_service.vocabulary.states import (
+    DEPLOYMENT_FAILED,
     DEPLOYMENT_MOVING,
     FILE_OPEN,
     DeploymentState,
@@ -136,12 +137,16 @@ class Change:
                 )
         self._derive()
 
+    def lose(self, deployment_id: str, failure: Failure) -> None:
+        """A target says that it has not got the model any more. Only of a deployment that is READY."""
+        deployment = next(d for d in self.after.deployments if d.id == deployment_id)
+        if deployment.state is DeploymentState.READY:
+            self.deployment(deployment_id, DeploymentState.LOST, failure=failure)
+
     def retry(self, targets: Collection[str], newer_on: Collection[str]) -> None:
         """What failed on these targets (none: on all) begins anew; never where a newer ingest went."""
         for deployment in self.after.deployments:
-            if deployment.state is not DeploymentState.FAILED or (
-                targets and deployment.target not in targets
-            ):
+            if deployment.state not in DEPLOYMENT_FAILED or (targets and deployment.target not in targets):
                 continue
             state = DeploymentState.SUPERSEDED if deployment.target in newer_on else DeploymentState.PENDING
             self._put_deployment(
@@ -216,7 +221,7 @@ class Change:
         failed = [
             part.failure
             for part in parts
-            if part.state in {FileState.FAILED, DeploymentState.FAILED} and part.failure is not None
+            if part.state in {FileState.FAILED, *DEPLOYMENT_FAILED} and part.failure is not None
         ]
         # The cause first, not what it did to the files beside it.
         return next((failure for failure in failed if failure != _OTHER_FAILED), None)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ingest_service.vocabulary.records import Deployment, File
-from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState, FileState, IngestState
+from ingest_service.vocabulary.states import (
+    DEPLOYMENT_FAILED,
+    DEPLOYMENT_MOVING,
+    DeploymentState,
+    FileState,
+    IngestState,
+)
 
 
 def derive_state(  # noqa: PLR0911 (one return for each answer)
@@ -14,8 +20,8 @@ def derive_state(  # noqa: PLR0911 (one return for each answer)
     """The state of an ingest with these parts.
 
     In this order: a file failed: FAILED. A file is not stored: UPLOADING. A deployment can move: FORWARDING.
-    A deployment failed: FAILED (what is READY elsewhere stays so). One is READY: READY; those SUPERSEDED do
-    not count. Otherwise nothing was to be deployed, or all of it was superseded: STORED.
+    A deployment FAILED or is LOST: FAILED (what is READY elsewhere stays so). One is READY: READY; those
+    SUPERSEDED do not count. Otherwise nothing was to be deployed, or all of it was superseded: STORED.
 
     Once a cancel was asked for: CANCELLING while something goes on that cannot be stopped (a file on the way
     to its final place, a deployment that can move), then CANCELLED.
@@ -33,6 +39,6 @@ def derive_state(  # noqa: PLR0911 (one return for each answer)
         return IngestState.FORWARDING
     if DeploymentState.CANCELLED in states:
         return IngestState.CANCELLED
-    if DeploymentState.FAILED in states:
+    if states & DEPLOYMENT_FAILED:
         return IngestState.FAILED
     return IngestState.READY if DeploymentState.READY in states else IngestState.STORED

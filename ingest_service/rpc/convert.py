@@ -104,6 +104,7 @@ def ingest_message(ingest: Ingest, *, with_options: bool = True) -> resources_pb
         request_id=ingest.request_id or "",
         create_time=timestamp(ingest.created_at),
         update_time=timestamp(ingest.updated_at),
+        model_deleted_time=timestamp(ingest.deleted_at),
     )
 
 

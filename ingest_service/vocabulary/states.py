@@ -39,6 +39,7 @@ class DeploymentState(StrEnum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
     SUPERSEDED = "SUPERSEDED"
+    LOST = "LOST"
 
 
 class BlobState(StrEnum):
@@ -63,6 +64,9 @@ class FileRole(StrEnum):
 FILE_OPEN = frozenset({FileState.PENDING, FileState.UPLOADING})
 #: A deployment in one of these can still move.
 DEPLOYMENT_MOVING = frozenset({DeploymentState.PENDING, DeploymentState.PUSHING, DeploymentState.CREATING})
+#: RetryIngest begins a deployment in one of these anew. LOST was READY, and the target says that it has not
+#: got the model any more.
+DEPLOYMENT_FAILED = frozenset({DeploymentState.FAILED, DeploymentState.LOST})
 #: An ingest in one of these never moves again unless somebody asks for it. STORED is judged by its
 #: deployments: see `is_done`.
 INGEST_FINAL = frozenset(

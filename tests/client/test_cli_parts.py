@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from google.protobuf.struct_pb2 import Struct
 from model_ingest import Accepted, ConnectionLostError, Hashing, Moved, Waiting
+from model_ingest._status import from_ingest
 from model_ingest.cli._commands import Session
 from model_ingest.cli._facts import short_facts
 from model_ingest.cli._json_view import JsonView
@@ -18,7 +19,7 @@ from model_ingest.cli._parser import parse
 from model_ingest.cli._plain_view import PlainView
 from model_ingest.cli._rich_view import RichView
 from model_ingest.cli._run import _failed
-from model_ingest.cli._tables import ingest_text, model_table, model_text, target_table
+from model_ingest.cli._tables import ingest_table, ingest_text, model_table, model_text, target_table
 from model_ingest.cli._throttle import Throttle
 from model_ingest.cli._view import choose
 from model_ingest.cli._words import amount, describe
@@ -270,6 +271,32 @@ def test_tables_and_texts():
     assert "failure: bad [31march (TARGET_REFUSED)" in text
     assert "\x1b" not in text
     assert "no" in target_table([Target(name="targets/a", message="refused")])[1]
+
+
+def test_every_view_shows_a_deleted_model_and_a_lost_one(capsys: pytest.CaptureFixture[str]):
+    gone = _ready()
+    gone.model_deleted_time.seconds = 1_700_000_000
+    assert ingest_table([gone])[1].split()[2] == "DELETED"
+    text = ingest_text(gone)
+    assert text[0].endswith("m:latest  DELETED")
+    assert "deleted from the catalog at 2023-11-14 22:13:20Z; before that it was READY" in text[1]
+    PlainView().result(gone)
+    RichView().result(gone)
+    JsonView().result(gone)
+    *shown, as_json = capsys.readouterr().out.splitlines()
+    assert shown == ["DELETED: m:latest was removed from the catalog at 2023-11-14 22:13:20Z"] * 2
+    assert json.loads(as_json)["ingest"]["model_deleted_time"] == "2023-11-14T22:13:20Z"
+
+    failure = Failure(reason=Reason.TARGET_LOST_MODEL, message="It is gone.")
+    lost = Deployment(target="a", state=Deployment.STATE_LOST, failure=failure)
+    model = Model(name="models/m:latest", deployments=[lost, Deployment(target="b", state=lost.STATE_READY)])
+    assert "b, a (LOST)" in model_table([model])[1]
+    failed = ingest(Ingest.STATE_FAILED, done=True, deployments=[lost], failure=failure)
+    assert "target a: LOST" in ingest_text(failed)
+    error = from_ingest(failed)
+    assert error is not None
+    assert (error.exit_code, error.reason) == (4, "TARGET_LOST_MODEL")
+    assert "model-ingest retry" in error.diagnostics
 
 
 def test_a_server_that_is_lost_for_good_leaves_word_of_what_is_safe(

@@ -75,7 +75,7 @@ async def test_a_target_lacks_the_model(script: Script, *, as_json: bool) -> Non
         assert [shown["type"] for shown in ended.objects] == ["verify"] * 7 + ["result"]
         assert ended.objects[1]["verified_bytes"] == 5
         assert ended.objects[-1] == {
-            "type": "result", "exit_code": 4, "model": "models/m:latest", "lacking": ["a"]
+            "type": "result", "exit_code": 4, "model": "models/m:latest", "lacking": ["a"], "lost": []
         }  # fmt: skip
     else:
         assert ended.out.endswith("done: all 20 B stored of M:latest are right; but not confirmed on a\n")

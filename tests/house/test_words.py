@@ -94,6 +94,7 @@ def test_each_error_has_its_own_reason_and_says_something() -> None:
         Reason.TARGET_REFUSED,
         Reason.TARGET_BLOB_CORRUPT,
         Reason.UPLOAD_INTERRUPTED,
+        Reason.TARGET_LOST_MODEL,
     }
     # QUOTA comes with a later issue.
     assert set(Reason) - set(reasons) == {*in_failures_only, Reason.QUOTA}

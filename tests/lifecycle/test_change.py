@@ -78,7 +78,7 @@ CHANGES = _changes()
 
 
 def test_there_are_as_many_as_there_should_be() -> None:
-    assert len(ALL) == 6 * 57 * 2
+    assert len(ALL) == 6 * 73 * 2
     assert len(CHANGES) > 20_000
 
 

@@ -36,6 +36,7 @@ _FOLLOWS = {
     _D.FAILED: IngestState.FAILED,
     _D.CANCELLED: IngestState.CANCELLED,
     _D.SUPERSEDED: IngestState.READY,
+    _D.LOST: IngestState.FAILED,
 }
 
 

@@ -44,8 +44,8 @@ def _expected(files: Files, deployments: Deployments) -> IngestState:
     # A deployment is only ever cancelled with its ingest.
     if count(DeploymentState.CANCELLED):
         return IngestState.CANCELLED
-    # "FAILED when none can move and one failed (the others stay READY)".
-    if count(DeploymentState.FAILED):
+    # "FAILED when none can move and one is FAILED or LOST (the others stay READY)".
+    if count(DeploymentState.FAILED) or count(DeploymentState.LOST):
         return IngestState.FAILED
     # "READY when all are READY", of those that were not superseded; "done with no target at STORED".
     wanted = len(deployments) - count(DeploymentState.SUPERSEDED)
@@ -53,7 +53,7 @@ def _expected(files: Files, deployments: Deployments) -> IngestState:
 
 
 def test_every_combination() -> None:
-    assert len(_COMBINATIONS) == (6 + 36) * (1 + 7 + 49)
+    assert len(_COMBINATIONS) == (6 + 36) * (1 + 8 + 64)
     for files, deployments in _COMBINATIONS:
         assert _derive(files, deployments, cancelling=False) is _expected(files, deployments), (
             files,

@@ -72,4 +72,5 @@ DOCUMENTED: dict[str, Documented] = {
     "UPLOAD_INTERRUPTED": _FAILURE_ONLY,
     # Not in the design's table; errors.proto brings it.
     "ARGUMENT_INVALID": _BAD_REQUEST,
+    "TARGET_LOST_MODEL": _FAILURE_ONLY,
 }

@@ -90,6 +90,9 @@ async def test_its_ingests_stay_as_history_and_come_to_life_no_more(
     for ingest in (older, newer):
         after = await running.ingests.GetIngest(GetIngestRequest(name=ingest.name))
         assert (after.state, after.done) == (ingest.state, True)
+        # Older clients see the state as it was; whoever asks sees that the model is gone.
+        assert not ingest.HasField("model_deleted_time")
+        assert after.model_deleted_time == after.update_time
         assert (await notices(running, ingest.name))[-1] == (
             "The model was deleted from the catalog. It was removed from default."
         )
@@ -101,6 +104,7 @@ async def test_its_ingests_stay_as_history_and_come_to_life_no_more(
     assert same.name == older.name
     listed = await running.ingests.ListIngests(ListIngestsRequest(model="m"))
     assert [one.name for one in listed.ingests] == [newer.name, older.name]
+    assert all(one.HasField("model_deleted_time") for one in listed.ingests)
     # Pushed again it begins anew.
     again = await push(running.ingests, ONE, "m")
     assert again.state == resources_pb2.Ingest.STATE_READY

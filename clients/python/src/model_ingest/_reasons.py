@@ -99,6 +99,7 @@ REASONS: dict[str, Rule] = {
     "TARGET_BLOB_CORRUPT": Rule(
         TargetError, "the target's copy of the bytes is damaged: look at its disk, then `model-ingest retry`"
     ),
+    "TARGET_LOST_MODEL": Rule(TargetError, "`model-ingest retry` deploys it there again"),
     "UPLOAD_INTERRUPTED": Rule(UploadInterruptedError, "the upload broke off before its end; push again"),
     "ARGUMENT_INVALID": Rule(InvalidRequestError, ""),
 }

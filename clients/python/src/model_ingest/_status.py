@@ -28,6 +28,8 @@ from model_ingest.v1.errors_pb2 import Failure, Reason
 from model_ingest.v1.resources_pb2 import Deployment, Ingest
 
 DOMAIN = "model-ingest"
+#: RetryIngest begins a deployment in one of these anew.
+FAILED = frozenset({Deployment.STATE_FAILED, Deployment.STATE_LOST})
 _CODE_WORD = re.compile(r"^[A-Z_]+: ")
 
 
@@ -69,7 +71,7 @@ def from_ingest(ingest: Ingest) -> IngestError | None:
         return replaced
     if ingest.state in {Ingest.STATE_CANCELLED, Ingest.STATE_EXPIRED}:
         return _given_up(ingest)
-    failed = [d for d in ingest.deployments if d.state == Deployment.STATE_FAILED]
+    failed = [d for d in ingest.deployments if d.state in FAILED]
     # One that builds upon a target's own model may have no files at all.
     has_parts = bool(ingest.files or ingest.deployments)
     stored = has_parts and all(f.state == f.STATE_STORED for f in ingest.files)
@@ -85,7 +87,7 @@ def from_ingest(ingest: Ingest) -> IngestError | None:
 def _replaced(ingest: Ingest) -> IngestError | None:
     """Stored is well, unless it was meant for targets that a newer one goes to."""
     names = [d.target for d in ingest.deployments if d.state == Deployment.STATE_SUPERSEDED]
-    if not names or any(d.state == Deployment.STATE_FAILED for d in ingest.deployments):
+    if not names or any(d.state in FAILED for d in ingest.deployments):
         return None
     words = f"{ingest.model} is stored; a newer push of it goes to {', '.join(names)} instead"
     return TargetError(words, ingest=ingest)

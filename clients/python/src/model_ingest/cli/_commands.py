@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from model_ingest._clean import printable
 from model_ingest._client import AsyncClient
 from model_ingest._errors import IngestError
-from model_ingest._status import from_ingest
+from model_ingest._status import FAILED, from_ingest
 from model_ingest._updates import Accepted, Moved, OnUpdate, Update
 from model_ingest.cli import _tables
 from model_ingest.cli._json_view import emit
@@ -122,7 +122,7 @@ async def retry(client: AsyncClient, options: argparse.Namespace, session: Sessi
     before = await client.get_ingest(options.ingest)
     ingest = await client.retry(options.ingest, targets=options.target)
     wanted = [d for d in before.deployments if not options.target or d.target in options.target]
-    if not any(d.state == Deployment.STATE_FAILED for d in wanted):
+    if not any(d.state in FAILED for d in wanted):
         print("nothing had failed there: nothing is tried again", file=sys.stderr)
         return _print(options, ingest, _tables.ingest_text(ingest))
     return await _started(client, ingest, options, session)

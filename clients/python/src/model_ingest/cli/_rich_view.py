@@ -21,6 +21,7 @@ _ENDED: Final = {
     Deployment.STATE_FAILED,
     Deployment.STATE_CANCELLED,
     Deployment.STATE_SUPERSEDED,
+    Deployment.STATE_LOST,
 }
 
 

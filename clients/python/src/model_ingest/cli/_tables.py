@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 
 from model_ingest._clean import printable
 from model_ingest.cli._facts import fact_lines
-from model_ingest.cli._words import amount, deployment_state, file_state, ingest_state, moment, why
+from model_ingest.cli._words import (
+    amount,
+    deployment_state,
+    file_state,
+    ingest_state,
+    moment,
+    shown_state,
+    why,
+)
 from model_ingest.v1.resources_pb2 import Deployment, Ingest, Model, Target
 
 
@@ -29,7 +37,7 @@ def ingest_table(ingests: Iterable[Ingest]) -> list[str]:
             (
                 i.name,
                 i.model,
-                ingest_state(i.state),
+                shown_state(i),
                 amount(sum(f.size_bytes for f in i.files)),
                 moment(i.create_time),
             )
@@ -48,13 +56,19 @@ def model_table(models: Iterable[Model]) -> list[str]:
                 m.display_name or m.name.removeprefix("models/"),
                 amount(m.size_bytes),
                 moment(m.store_time),
-                ", ".join(d.target for d in m.deployments if d.state == Deployment.STATE_READY) or "-",
+                ", ".join(_ready_on(m)) or "-",
                 (m.files[0].sha256[:19] if m.files else "-")
                 + (" CORRUPT" if any(file.corrupt for file in m.files) else ""),
             )
             for m in models
         ),
     )
+
+
+def _ready_on(model: Model) -> list[str]:
+    """Targets that have it, and those that had it."""
+    ready = [d.target for d in model.deployments if d.state == Deployment.STATE_READY]
+    return ready + [f"{d.target} (LOST)" for d in model.deployments if d.state == Deployment.STATE_LOST]
 
 
 def target_table(targets: Iterable[Target]) -> list[str]:
@@ -77,7 +91,10 @@ def target_table(targets: Iterable[Target]) -> list[str]:
 
 def ingest_text(ingest: Ingest) -> list[str]:
     """For `status`."""
-    lines = [f"{printable(ingest.name)}  {printable(ingest.model)}  {ingest_state(ingest.state)}"]
+    lines = [f"{printable(ingest.name)}  {printable(ingest.model)}  {shown_state(ingest)}"]
+    if ingest.HasField("model_deleted_time"):
+        deleted, state = moment(ingest.model_deleted_time), ingest_state(ingest.state)
+        lines += [f"its model was deleted from the catalog at {deleted}; before that it was {state}"]
     lines += [f"failure: {why(ingest.failure)}"] if ingest.HasField("failure") else []
     lines += [f"created {moment(ingest.create_time)}, last event {ingest.last_sequence}"]
     for file in ingest.files:

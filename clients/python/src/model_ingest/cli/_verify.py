@@ -17,6 +17,8 @@ from model_ingest.v1.catalog_service_pb2 import VerifyModelResponse
 from model_ingest.v1.resources_pb2 import Deployment, Model
 
 _LEFT: Final = {Deployment.STATE_CANCELLED, Deployment.STATE_SUPERSEDED}
+#: The newest ingests of a name: older ones were replaced on their targets.
+_LOOKED_AT: Final = 20
 TargetVerdict = VerifyModelResponse.TargetVerdict
 
 
@@ -93,11 +95,28 @@ async def verify(client: AsyncClient, options: argparse.Namespace, session: obje
     wanted = {one.target for one in model.deployments if one.state not in _LEFT}
     lacking = [one.target for one in verdicts if one.target in wanted and not one.present]
     exit_code = 4 if lacking else 0
+    lost = await _lost(client, options.model) if lacking else []
     if options.json:
-        emit("result", exit_code=exit_code, model=model.name, lacking=lacking)
+        emit("result", exit_code=exit_code, model=model.name, lacking=lacking, lost=lost)
     else:
         _say(_last_word(model, lacking))
+        for ingest in lost:
+            _say(f"next: `model-ingest retry {printable(ingest)}` deploys it there again")
     return exit_code
+
+
+async def _lost(client: AsyncClient, name: str) -> list[str]:
+    """Ingests of which a target has lost the model, by what the service has written down."""
+    model = await client.get_model(name)
+    if not any(one.state == Deployment.STATE_LOST for one in model.deployments):
+        return []
+    ingests = await client.list_ingests(model=name, limit=_LOOKED_AT)
+    return [
+        one.name
+        for one in ingests
+        if not one.HasField("model_deleted_time")
+        and any(deployment.state == Deployment.STATE_LOST for deployment in one.deployments)
+    ]
 
 
 async def _watched(client: AsyncClient, name: str) -> list[TargetVerdict]:

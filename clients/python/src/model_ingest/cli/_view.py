@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 from model_ingest._clean import printable
 from model_ingest._updates import Update
+from model_ingest.cli._words import moment
 from model_ingest.v1.resources_pb2 import Deployment, Ingest
 
 
@@ -53,6 +54,8 @@ def last_word(ingest: Ingest) -> str:
     model, name = printable(ingest.model), printable(ingest.name)
     if not ingest.done:
         return f"accepted: {model}; the service goes on by itself (model-ingest watch {name})"
+    if ingest.HasField("model_deleted_time"):
+        return f"DELETED: {model} was removed from the catalog at {moment(ingest.model_deleted_time)}"
     if ingest.state == Ingest.STATE_READY:
         ready = [printable(d.target) for d in ingest.deployments if d.state == Deployment.STATE_READY]
         replaced = [printable(d.target) for d in ingest.deployments if d.state == Deployment.STATE_SUPERSEDED]

@@ -41,7 +41,13 @@ _DEPLOYMENT_PHASES: Final = {
     Deployment.STATE_FAILED: "failed",
     Deployment.STATE_CANCELLED: "cancelled",
     Deployment.STATE_SUPERSEDED: "superseded by a newer push",
+    Deployment.STATE_LOST: "lost: the target has not got the model any more",
 }
+
+
+def shown_state(ingest: Ingest) -> str:
+    """`READY`, or `DELETED` once the catalog was told to forget its model."""
+    return "DELETED" if ingest.HasField("model_deleted_time") else ingest_state(ingest.state)
 
 
 def ingest_state(state: Ingest.State.ValueType) -> str:

@@ -111,6 +111,10 @@ class CatalogServiceServicer:
         for the same bytes share one reading, and one file is read at a time: a call may stand at zero
         for a while, and says so every second.
 
+        What the targets say is written down: where the model was READY and the target says that it has
+        not got it any more, the deployment becomes LOST and its ingest FAILED with TARGET_LOST_MODEL;
+        RetryIngest deploys it again. A target that could not be asked changes nothing.
+
         Errors: NOT_FOUND with MODEL_NOT_FOUND; INVALID_ARGUMENT with NAME_INVALID; DATA_LOSS with
         BLOB_CORRUPT (upload the same bytes again) or STORAGE_FAILED (the disk cannot be read; nothing
         is said about the bytes); RESOURCE_EXHAUSTED with TOO_MANY_WATCHES; UNAVAILABLE with

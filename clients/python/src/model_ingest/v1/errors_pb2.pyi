@@ -158,6 +158,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """INVALID_ARGUMENT with BadRequest. Any other field that does not make sense, for example a
     page_token that this service did not issue. Client: fail.
     """
+    TARGET_LOST_MODEL: _Reason.ValueType  # 40
+    """In Failure only: the model was READY on the target, and the target says that it has not got it
+    any more. Metadata: `target`. Client: RetryIngest deploys it there again.
+    """
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Why a call was refused or an ingest failed.
@@ -311,6 +315,10 @@ UPLOAD_INTERRUPTED: Reason.ValueType  # 38
 ARGUMENT_INVALID: Reason.ValueType  # 39
 """INVALID_ARGUMENT with BadRequest. Any other field that does not make sense, for example a
 page_token that this service did not issue. Client: fail.
+"""
+TARGET_LOST_MODEL: Reason.ValueType  # 40
+"""In Failure only: the model was READY on the target, and the target says that it has not got it
+any more. Metadata: `target`. Client: RetryIngest deploys it there again.
 """
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 

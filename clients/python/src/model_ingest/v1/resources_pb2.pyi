@@ -45,7 +45,9 @@ class Ingest(_message.Message):
         STATE_READY: Ingest._State.ValueType  # 4
         """Every deployment is READY."""
         STATE_FAILED: Ingest._State.ValueType  # 5
-        """A file failed for good, or no deployment can move and one of them failed."""
+        """A file failed for good, or no deployment can move and one of them is FAILED or LOST. A READY
+        ingest becomes FAILED when VerifyModel finds that a target has lost the model.
+        """
         STATE_CANCELLING: Ingest._State.ValueType  # 6
         """Cancelled, but a create that a target was already working on has not answered yet."""
         STATE_CANCELLED: Ingest._State.ValueType  # 7
@@ -66,7 +68,9 @@ class Ingest(_message.Message):
     STATE_READY: Ingest.State.ValueType  # 4
     """Every deployment is READY."""
     STATE_FAILED: Ingest.State.ValueType  # 5
-    """A file failed for good, or no deployment can move and one of them failed."""
+    """A file failed for good, or no deployment can move and one of them is FAILED or LOST. A READY
+    ingest becomes FAILED when VerifyModel finds that a target has lost the model.
+    """
     STATE_CANCELLING: Ingest.State.ValueType  # 6
     """Cancelled, but a create that a target was already working on has not answered yet."""
     STATE_CANCELLED: Ingest.State.ValueType  # 7
@@ -86,6 +90,7 @@ class Ingest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    MODEL_DELETED_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`ingests/{id}`, chosen by the service."""
     model: _builtins.str
@@ -122,6 +127,12 @@ class Ingest(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed."""
 
+    @_builtins.property
+    def model_deleted_time(self) -> _timestamp_pb2.Timestamp:
+        """When DeleteModel removed its model from the catalog; not set while the catalog has it. `state`
+        stays what it was: show an ingest that has this time as deleted.
+        """
+
     def __init__(
         self,
         *,
@@ -137,10 +148,11 @@ class Ingest(_message.Message):
         request_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        model_deleted_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "failure", b"failure", "options", b"options", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "failure", b"failure", "model_deleted_time", b"model_deleted_time", "options", b"options", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deployments", b"deployments", "done", b"done", "failure", b"failure", "files", b"files", "last_sequence", b"last_sequence", "model", b"model", "name", b"name", "options", b"options", "request_id", b"request_id", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deployments", b"deployments", "done", b"done", "failure", b"failure", "files", b"files", "last_sequence", b"last_sequence", "model", b"model", "model_deleted_time", b"model_deleted_time", "name", b"name", "options", b"options", "request_id", b"request_id", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,6 +323,10 @@ class Deployment(_message.Message):
         """Cancelled before the target had the model."""
         STATE_SUPERSEDED: Deployment._State.ValueType  # 7
         """A newer ingest of the same model replaced it."""
+        STATE_LOST: Deployment._State.ValueType  # 8
+        """It was READY, and the target says that it has not got the model any more (VerifyModel asked
+        it); see `failure`. RetryIngest deploys it anew.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a deployment stands. New values may come."""
@@ -330,6 +346,10 @@ class Deployment(_message.Message):
     """Cancelled before the target had the model."""
     STATE_SUPERSEDED: Deployment.State.ValueType  # 7
     """A newer ingest of the same model replaced it."""
+    STATE_LOST: Deployment.State.ValueType  # 8
+    """It was READY, and the target says that it has not got the model any more (VerifyModel asked
+    it); see `failure`. RetryIngest deploys it anew.
+    """
 
     TARGET_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -581,7 +601,9 @@ class IngestStateChange(_message.Message):
     state: Global___Ingest.State.ValueType
     """The new state."""
     done: _builtins.bool
-    """True if nothing will change any more."""
+    """True if nothing will change any more by itself. Events may come after one that says so: from
+    RetryIngest, from DeleteModel (a notice), from VerifyModel when a target has lost the model.
+    """
     @_builtins.property
     def failure(self) -> _errors_pb2.Failure:
         """Set with FAILED, CANCELLED and EXPIRED."""
@@ -664,7 +686,7 @@ class DeploymentStateChange(_message.Message):
     """Tries so far."""
     @_builtins.property
     def failure(self) -> _errors_pb2.Failure:
-        """Set with FAILED, and with PENDING after a try that failed."""
+        """Set with FAILED and LOST, and with PENDING after a try that failed."""
 
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
