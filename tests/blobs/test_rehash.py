@@ -85,10 +85,10 @@ async def test_a_process_short_of_files_says_to_ask_again(
 ) -> None:
     sha256 = await kept.put(DATA)
 
-    def short_of_files(path: object) -> int:
+    def short_of_files(scanner: object, path: object) -> int:
         raise OSError(errno.EMFILE, "too many")
 
-    monkeypatch.setattr(local_scan, "_open", short_of_files)
+    monkeypatch.setattr(local_scan.LocalScanner, "_open", short_of_files)
     with pytest.raises(BackendDown):
         await outcome(rehasher, sha256)
     assert (await kept.row(sha256)).state is BlobState.LIVE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +44,22 @@ CALLS: dict[str, Callable[[LocalBlobStore], Any]] = {
 
 
 @pytest.fixture
-async def guarded(tmp_path: Path) -> tuple[LocalBlobStore, StoreGuard, Path]:
+async def guarded(tmp_path: Path) -> AsyncIterator[tuple[LocalBlobStore, StoreGuard, Path]]:
     """A store with one blob and one partial, in a directory that is then replaced by a look-alike."""
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     write_store_id(data_dir, "ours")
     guard = StoreGuard(data_dir)
-    store = LocalBlobStore(data_dir, FileExecutor(1), guard=guard)
+    executor = FileExecutor(1)
+    store = LocalBlobStore(data_dir, executor, guard=guard)
     await store.prepare()
     guard.expected = "ours"
     await (await store.create_partial(ID)).close()
     await store.publish(ID, digest(DATA))
     await (await store.create_partial(ID)).close()
     await store.probe()
-    return store, guard, data_dir
+    yield store, guard, data_dir
+    executor.close()
 
 
 def replace(data_dir: Path, store_id: str | None) -> None:
