@@ -7,7 +7,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from tests.formats.build import Gguf, Tensor, u32
+from tests.formats.build import Gguf, counted, u32
 from tests.rpc.refusals import check_documented, error_of, read_refusal
 from tests.rpc.scenes import Scene
 from tests.rpc.uploading import upload
@@ -40,9 +40,10 @@ async def test_each_is_named_with_its_rule_and_the_first_is_the_errors_own(share
 
 async def test_what_has_no_room_in_the_answer_is_counted(shared: Scene) -> None:
     """Clients take 8 KiB of headers, in which all of it travels."""
-    tensors = tuple(Tensor(("\u00e9" * 30 + f"{index:03}").encode(), (1,), 99) for index in range(60))
-    error, told = await violations(shared, Gguf().but(tensors=tensors))
-    assert 5 < len(told) <= 21
+    keys = [f"{index:03}" + "k" * 240 for index in range(60)]
+    twice = tuple(counted(key.encode()) + u32(1) for key in keys for _ in range(2))
+    error, told = await violations(shared, Gguf().but(extra=twice))
+    assert 5 < len(told) < 21
     assert told[-1][1].endswith(f"And {60 - len(told)} more.")
     sent_bytes = sum(len(key) + len(value) for key, value in error.trailing_metadata() or ())
     assert sent_bytes < 6000
