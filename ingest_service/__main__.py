@@ -8,7 +8,13 @@ import sys
 from dataclasses import replace
 
 from ingest_service.config import PREFIX, SETTINGS, SettingError, Settings, load_settings
-from ingest_service.process import StartError, allow_many_descriptors, cannot_listen, tune_allocator
+from ingest_service.process import (
+    StartError,
+    allow_many_descriptors,
+    cannot_listen,
+    check_addresses,
+    tune_allocator,
+)
 from ingest_service.telemetry.logs import configure_logs
 from ingest_service.workers import Supervisor, WorkerSide, beside, reserve
 
@@ -100,9 +106,13 @@ def _supervise(settings: Settings, count: int) -> int:
         # Held until the last worker has ended.
         held = reserve(settings.listen)
     except OSError as error:
-        raise cannot_listen(settings.listen) from error
+        raise cannot_listen(settings.listen, error=error) from error
     command = ("-m", "ingest_service", "serve")
     with held.holder:
+        if settings.metrics_listen:
+            # Before anything is prepared: what the first worker found taken would stop all the others.
+            own = [beside(settings.metrics_listen, number) for number in range(1, count + 1)]
+            check_addresses((listen, "INGEST_METRICS_LISTEN") for listen in own)
         supervisor = Supervisor(command, count, listen=held.listen, drain_seconds=settings.drain_seconds)
         return asyncio.run(supervisor.run())
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import secrets
 import signal
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
-from pathlib import Path
+from typing import Any
 
 from ingest_service.blobs import Inspector, Rehasher, Vetting
 from ingest_service.config import Settings
 from ingest_service.database import Database, hints_of
 from ingest_service.database.migrate import SchemaTooNew, migrate
+from ingest_service.database.unusable import why_unusable
 from ingest_service.events import Hub, Watches
 from ingest_service.formats import FormatLimits
 from ingest_service.formats.gguf import GgufLimits
@@ -45,19 +45,19 @@ from ingest_service.ingests.taking_in import TakingIn
 from ingest_service.ingests.uploads import Uploads
 from ingest_service.ingests.verify import Verifications
 from ingest_service.ingests.verify_rounds import VerifyRounds, VerifySettings
-from ingest_service.process import StartError, cannot_listen
+from ingest_service.process import StartError, cannot_listen, check_addresses
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
 from ingest_service.storage import DirectIo, FileExecutor, ImportFolder, LocalBlobStore, LocalScanner, Sha256
 from ingest_service.storage.identity import read_store_id
-from ingest_service.storage.posix import make_directory
+from ingest_service.storage.layout import make_data_directory, why_directory_unusable
 from ingest_service.storage.store_guard import StoreGuard
 from ingest_service.telemetry.loop_monitor import LoopMonitor
 from ingest_service.telemetry.metrics import ServiceCollector, registry_of
 from ingest_service.telemetry.metrics_server import MetricsServer
-from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
-from ingest_service.workers import WorkerSide
+from ingest_service.vocabulary.errors import DatabaseDown, IngestError, StorageFull
+from ingest_service.workers import WorkerSide, let_stop_signals_in
 
 _log = logging.getLogger(__name__)
 #: After the grace, uploads that were ended have this long to be left in good order.
@@ -259,10 +259,14 @@ class Service:
         `is_prepared`: `prepare` has just put right what a crash left.
         """
         _log.info("starting", extra=self._settings.public())
+        await asyncio.to_thread(check_addresses, self._addresses())
         store_id = await self.open()
         if not is_prepared:
             await self.recover()
-        await self._log_contents(store_id)
+        try:
+            await self._log_contents(store_id)
+        except DatabaseDown as error:
+            raise await self._no_database(error) from error
         # Not before: what blocks while it boots, migrations above all, keeps nobody waiting.
         self.loop_monitor.start()
         if self._settings.metrics_listen:
@@ -270,7 +274,7 @@ class Service:
         try:
             self.port = await self.rpc.start(self._settings.listen)
         except OSError as error:
-            raise cannot_listen(self._settings.listen) from error
+            raise cannot_listen(self._settings.listen, error=error) from error
         self.hints.start()
         await self._log_sharing()
         self.worker.start()
@@ -280,6 +284,12 @@ class Service:
         self.import_boot.start(look_for_files=self._settings.import_at_boot)
         serving = "worker serving" if self._shares_port else "serving"
         _log.info(serving, extra={"listen": self._settings.listen, "port": self.port})
+
+    def _addresses(self) -> list[tuple[str, str]]:
+        """What this process alone listens on, each with its setting's name."""
+        shared = [] if self._shares_port else [(self._settings.listen, "INGEST_LISTEN")]
+        metrics = self._settings.metrics_listen
+        return [*shared, (metrics, "INGEST_METRICS_LISTEN")] if metrics else shared
 
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Drains in order: not ready, no new calls, watches, uploads, worker, database, threads."""
@@ -318,6 +328,8 @@ class Service:
             store_id = await check_identity(self.database, self._settings.data_dir, self.executor, new_id)
         except WrongStore as error:
             raise StartError(str(error)) from error
+        except DatabaseDown as error:
+            raise await self._no_database(error) from error
         self.store_guard.expected = store_id
         return store_id
 
@@ -332,7 +344,7 @@ class Service:
         try:
             self.metrics_port = await asyncio.to_thread(self.metrics.start, listen)
         except OSError as error:
-            raise cannot_listen(listen, "INGEST_METRICS_LISTEN") from error
+            raise cannot_listen(listen, "INGEST_METRICS_LISTEN", error) from error
         _log.info("metrics", extra={"listen": listen, "port": self.metrics_port})
 
     def _hinted(self, ingest_id: str | None) -> None:
@@ -348,14 +360,16 @@ class Service:
         try:
             await self.recovery.at_boot()
             await self.store.probe()
-        except BackendDown as error:
-            raise self._no_database(error) from error
+            # Not before: on a disk that is full, the recovery may have made room.
+            await self.database.prove_writable()
+        except DatabaseDown as error:
+            raise await self._no_database(error) from error
         except IngestError as error:
             raise self._no_directory(error) from error
 
     async def _open_directory(self) -> None:
         try:
-            await self.executor.run(_make_data_directory, self._settings.data_dir)
+            await self.executor.run(make_data_directory, self._settings.data_dir)
             await self.store.prepare()
             if self._settings.direct_io == DirectIo.ON and not await self.store.takes_direct_writes():
                 raise StartError(
@@ -369,16 +383,10 @@ class Service:
             raise self._no_directory(error) from error
 
     def _no_directory(self, error: BaseException) -> StartError:
-        return StartError(
-            f"INGEST_DATA_DIR {self._settings.data_dir} cannot be written ({_cause(error)}): make it a"
-            " directory that this user may write, with room on its disk."
-        )
+        return StartError(why_directory_unusable(self._settings.data_dir, error))
 
-    def _no_database(self, error: BaseException) -> StartError:
-        return StartError(
-            f"INGEST_DATABASE_URL {self._settings.public()['database_url']} cannot be opened"
-            f" ({_cause(error)}): start the database, or correct its address, name, user or password."
-        )
+    async def _no_database(self, error: BaseException) -> StartError:
+        return await _no_database(self._settings, self.database, error)
 
     async def _open_database(self) -> None:
         try:
@@ -387,7 +395,7 @@ class Service:
             raise _too_new(error) from error
         except Exception as error:
             _log.debug("the database cannot be opened", exc_info=error)
-            raise self._no_database(error) from error
+            raise await self._no_database(error) from error
         if before != after:
             _log.info("database migrated", extra={"from_revision": before, "to_revision": after})
 
@@ -424,16 +432,14 @@ async def serve(settings: Settings, worker: WorkerSide | None = None, *, is_prep
     """Runs the service until SIGTERM or SIGINT; a `worker` shares its port with others. Raises StartError."""
     service = Service(settings, shares_port=worker is not None)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    _stop_by_signal(stop)
     if worker is not None:
         worker.watch(stop.set)
     try:
-        await service.start(is_prepared=is_prepared)
-        if worker is not None:
-            worker.serving()
-        await stop.wait()
+        if await _unless_stopped(service.start(is_prepared=is_prepared), stop):
+            if worker is not None:
+                worker.serving()
+            await stop.wait()
     except BaseException:
         with contextlib.suppress(IngestError):
             await service.stop(0.0)
@@ -442,13 +448,44 @@ async def serve(settings: Settings, worker: WorkerSide | None = None, *, is_prep
 
 
 async def prepare(settings: Settings) -> None:
-    """What is done once before several workers start: schema, the right store, what a crash left."""
+    """What is done once before several workers start: schema, the right store, what a crash left.
+
+    A SIGTERM or SIGINT ends it between two steps; the next start goes on.
+    """
+    stop = asyncio.Event()
+    _stop_by_signal(stop)
+    let_stop_signals_in()
     service = Service(settings)
-    try:
+
+    async def prepared() -> None:
         await service.open()
         await service.recover()
+
+    try:
+        await _unless_stopped(prepared(), stop)
     finally:
         await service.close_store()
+
+
+def _stop_by_signal(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Runs `work` to its end, or until `stop` is set; whether it came to its end. Raises what it raises."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        is_done = working.done()
+        working.cancel()
+        stopping.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+    if is_done:
+        working.result()
+    return is_done
 
 
 async def sweep_once(settings: Settings, *, dry_run: bool, beyond_brake: bool) -> SweepReport | None:
@@ -469,14 +506,14 @@ async def sweep_once(settings: Settings, *, dry_run: bool, beyond_brake: bool) -
 async def migrate_only(settings: Settings) -> tuple[str | None, str]:
     """Brings the schema up to date; answers the revision before and after. Raises StartError."""
     if settings.database_url.startswith("sqlite"):
-        await asyncio.to_thread(_make_data_directory, settings.data_dir)
+        await asyncio.to_thread(make_data_directory, settings.data_dir)
     database = Database(settings.database_url)
     try:
         return await migrate(database)
     except SchemaTooNew as error:
         raise _too_new(error) from error
-    except (OSError, BackendDown) as error:
-        raise StartError(f"INGEST_DATABASE_URL cannot be opened ({_cause(error)})") from error
+    except Exception as error:
+        raise await _no_database(settings, database, error) from error
     finally:
         await database.close()
 
@@ -497,18 +534,6 @@ def _too_new(error: SchemaTooNew) -> StartError:
     )
 
 
-def _make_data_directory(directory: Path) -> None:
-    missing = [parent for parent in directory.parents if not parent.exists()]
-    for path in [*reversed(missing), directory]:
-        make_directory(path, 0o755)
-    make_directory(directory / "import", 0o755)
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost word for what is wrong, not a library's page around it."""
-    inner = error
-    while (deeper := getattr(inner, "orig", None) or inner.__cause__) is not None:
-        inner = deeper
-    if isinstance(inner, OSError) and inner.errno is not None and inner.errno in errno.errorcode:
-        return os.strerror(inner.errno)
-    return str(inner).splitlines()[0][:200] if str(inner) else type(inner).__name__
+async def _no_database(settings: Settings, database: Database, error: BaseException) -> StartError:
+    why = await asyncio.to_thread(why_unusable, database.engine.url, error)
+    return StartError(f"INGEST_DATABASE_URL {settings.public()['database_url']} cannot be opened {why}")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import resource
+import socket
+from collections.abc import Iterable
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -12,18 +16,65 @@ _M_ARENA_MAX = -8
 
 _MEBIBYTE = 1024 * 1024
 _MANY_DESCRIPTORS = 65_536
+_MAX_PORT = 65_535
+_UNKNOWN_WHY = "is the port taken, the address not this machine's?"
+_WHY_NOT = {
+    errno.EADDRINUSE: "another program listens there.",
+    errno.EADDRNOTAVAIL: "this machine has no such address.",
+    errno.EACCES: "this user may not listen on so low a port.",
+    errno.EINVAL: "there is no such port.",
+}
 
 
 class StartError(Exception):
     """The service cannot start; the message is one line that names the setting and the remedy."""
 
 
-def cannot_listen(listen: str, setting: str = "INGEST_LISTEN") -> StartError:
+def cannot_listen(listen: str, setting: str = "INGEST_LISTEN", error: OSError | None = None) -> StartError:
     """The address cannot be had."""
-    return StartError(
-        f"{setting}={listen} cannot be listened on: is the port taken, the address"
-        " not this machine's? Choose another."
-    )
+    why = _WHY_NOT.get(error.errno or 0) if error is not None else None
+    if isinstance(error, socket.gaierror):
+        why = "its host's name cannot be resolved."
+    return StartError(f"{setting}={listen} cannot be listened on: {why or _UNKNOWN_WHY} Choose another.")
+
+
+def check_addresses(addresses: Iterable[tuple[str, str]]) -> None:
+    """(HOST:PORT, its setting's name): raises StartError unless all can be listened on, at the same time.
+
+    Asked before anything is created: a service that does not start leaves nothing behind. It lets go of them
+    again, so whoever listens later may still fail. Blocks while a name is resolved.
+    """
+    with contextlib.ExitStack() as held:
+        for listen, setting in addresses:
+            try:
+                _try_address(listen, held)
+            except OSError as error:
+                raise cannot_listen(listen, setting, error) from error
+
+
+def _try_address(listen: str, held: contextlib.ExitStack) -> None:
+    host, _, port = listen.rpartition(":")
+    if int(port) > _MAX_PORT:
+        raise OSError(errno.EINVAL, "no such port")
+    found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    unusable: OSError | None = None
+    is_usable = False
+    for family, kind, protocol, _, address in found:
+        one = held.enter_context(socket.socket(family, kind, protocol))
+        try:
+            # Connections of a former run that are not forgotten yet are no reason to refuse.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind((address[0], int(port), *address[2:]))
+            # Only this finds one that was bound in the same way.
+            one.listen(1)
+            is_usable = True
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise
+            # A name may stand for several addresses, of which this machine need not have all.
+            unusable = error
+    if unusable is not None and not is_usable:
+        raise unusable
 
 
 def allow_many_descriptors() -> int:

@@ -16,14 +16,14 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from ingest_service.config.masking import masked_database_url, masked_refused, masked_target_url
 from ingest_service.config.targets import TargetSetting, load_targets, parse_targets
+from ingest_service.database.postgres_url import unknown_argument
 
 PREFIX = "INGEST_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
-#: What may be a password, however odd: in `//user:password@`, and as an argument.
-_PASSWORD = re.compile(r"(://[^:/?#@]*:).+@|([?&]password=)[^&]*", re.DOTALL)
 
 
 class SettingError(Exception):
@@ -115,11 +115,18 @@ def _database_url(text: str) -> str:
     if not text.startswith(("sqlite+aiosqlite:///", "postgresql+asyncpg://")) or not text.isprintable():
         raise ValueError("it must start with sqlite+aiosqlite:/// or postgresql+asyncpg://")
     try:
-        database = make_url(text).database
+        url = make_url(text)
     except (ArgumentError, ValueError):
         raise ValueError("it must be postgresql+asyncpg://USER@HOST:PORT/NAME") from None
-    if database in {None, "", ":memory:"}:
+    if url.database in {None, "", ":memory:"}:
         raise ValueError("it must name a database or, for SQLite, a file")
+    if url.get_backend_name() == "postgresql":
+        unknown = unknown_argument(url.query)
+        if unknown is not None:
+            raise ValueError(
+                f"{unknown[:64]!r} is no argument of PostgreSQL's that is taken here; there are sslmode,"
+                " sslrootcert, sslcert, sslkey, connect_timeout, application_name, target_session_attrs"
+            )
     return text
 
 
@@ -303,8 +310,10 @@ class Settings:
     def public(self) -> dict[str, str]:
         """For the log: every setting, secrets masked."""
         values = {name: str(getattr(self, name)) for name in self.__slots__}
-        values["database_url"] = _masked(self.database_url)
-        values["targets"] = ",".join(f"{target.name}={_masked(target.url)}" for target in self.targets)
+        values["database_url"] = masked_database_url(self.database_url)
+        values["targets"] = ",".join(
+            f"{target.name}={masked_target_url(target.url)}" for target in self.targets
+        )
         return values
 
 
@@ -321,7 +330,9 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         try:
             values[setting.name.lower()] = setting.parse(text)
         except ValueError as error:
-            raise SettingError(f"{PREFIX}{setting.name}={_masked(text)!r} cannot be used: {error}") from None
+            raise SettingError(
+                f"{PREFIX}{setting.name}={masked_refused(text)!r} cannot be used: {error}"
+            ) from None
     if not values["database_url"]:
         values["database_url"] = f"sqlite+aiosqlite:///{values['data_dir'] / 'ingest.db'}"
     if values["targets_file"] is not None:
@@ -358,7 +369,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _masked(url: str) -> str:
-    return _PASSWORD.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", url)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from ingest_service.database.one_hop import OneHopConnection
+from ingest_service.database.postgres_url import take_libpq_names
 
 #: Execution option naming how a transaction begins on SQLite: IMMEDIATE or DEFERRED.
 BEGIN_OPTION = "house_begin"
@@ -32,7 +33,8 @@ WRITING: Mapping[str, Mapping[str, Any]] = {
     "postgresql": {},
 }
 
-_LOCK_SECONDS = 30
+#: A lock that somebody else holds is waited for so long.
+LOCK_SECONDS = 30
 
 
 def create_engine(url: str, pool_size: int) -> AsyncEngine:
@@ -46,14 +48,14 @@ def _sqlite(url: str, pool_size: int) -> AsyncEngine:
     path = make_url(url).database or ""
 
     async def creator() -> aiosqlite.Connection:
-        return await OneHopConnection(path, _LOCK_SECONDS)
+        return await OneHopConnection(path, LOCK_SECONDS)
 
     engine = create_async_engine(
         url,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=_LOCK_SECONDS,
+        pool_timeout=LOCK_SECONDS,
         async_creator=creator,
         # Every transaction of ours is ended where it was begun (`engine.py`): to roll back once more when a
         # connection goes back is a trip to the driver's thread for nothing.
@@ -92,7 +94,7 @@ async def _use_wal(connection: aiosqlite.Connection) -> None:
     The busy timeout is of no use here: whoever comes second is told "locked" at once.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + _LOCK_SECONDS
+    deadline = loop.time() + LOCK_SECONDS
     while True:
         try:
             async with connection.execute("PRAGMA journal_mode=WAL"):
@@ -114,26 +116,32 @@ async def _let_go(connection: aiosqlite.Connection) -> None:
 
 
 def _postgresql(url: str, pool_size: int) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=_LOCK_SECONDS,
+        pool_timeout=LOCK_SECONDS,
         pool_pre_ping=True,
         pool_recycle=1800,
         isolation_level="READ COMMITTED",
         connect_args={
             "timeout": 10,
-            "command_timeout": _LOCK_SECONDS,
+            "command_timeout": LOCK_SECONDS,
             "server_settings": {
                 "application_name": "model-ingest",
                 "synchronous_commit": "on",
-                "lock_timeout": f"{_LOCK_SECONDS}s",
+                "lock_timeout": f"{LOCK_SECONDS}s",
                 "idle_in_transaction_session_timeout": "60s",
                 "timezone": "UTC",
             },
         },
     )
+
+    def connecting(dialect: Any, record: Any, positional: list[Any], arguments: dict[str, Any]) -> None:
+        take_libpq_names(arguments)
+
+    event.listen(engine.sync_engine, "do_connect", connecting)
+    return engine
 
 
 def listening_arguments(engine: AsyncEngine) -> dict[str, Any]:
@@ -143,7 +151,10 @@ def listening_arguments(engine: AsyncEngine) -> dict[str, Any]:
     for name in ("async_creator_fn", "prepared_statement_cache_size", "prepared_statement_name_func"):
         arguments.pop(name, None)
     settings = {"application_name": "model-ingest-listen"}
-    return {**arguments, "timeout": 10, "server_settings": settings}
+    arguments = {"timeout": 10, **arguments, "server_settings": settings}
+    arguments.pop("application_name", None)
+    take_libpq_names(arguments)
+    return arguments
 
 
 def sqlite_version() -> str:

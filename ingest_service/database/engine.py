@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import shutil
+import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,7 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from ingest_service.database.connect import READING, WRITING, create_engine
 from ingest_service.database.notify import announce
 from ingest_service.database.transaction import Statements, Transaction
-from ingest_service.vocabulary.errors import DatabaseDown, DatabaseFull
+from ingest_service.database.unusable import LEAST_ROOM_BYTES, room_bytes
+from ingest_service.vocabulary.errors import DatabaseDamaged, DatabaseDown, DatabaseFull
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -31,12 +32,11 @@ _log = logging.getLogger(__name__)
 _TRANSACTION_SECONDS = 40.0
 #: Deadlocks and serialisation failures are retried; our lock order makes them rare.
 _RETRIES = 3
-#: A disk with less room than this is full: the next few transactions may fail.
-_LEAST_ROOM_BYTES = 1024 * 1024
 #: PostgreSQL's classes for connection, authentication, no such database, resources, operator, system.
 _AWAY_CLASSES = ("08", "28", "3D", "53", "57", "58")
 _UNIQUE_SQLSTATE = "23505"
 _UNIQUE_SQLITE = frozenset({"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"})
+_DAMAGED_SQLITE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _RETRYABLE_SQLSTATES = frozenset({"40001", "40P01"})
 #: A lock was waited for too long; the server has become a read-only standby; retrying did not help.
 _AWAY_SQLSTATES = _RETRYABLE_SQLSTATES | {"55P03", "25006"}
@@ -92,7 +92,7 @@ class Database:
         SQLite writes over its log again and again, so a small write can succeed on a disk that is full.
         """
         path = self._engine.url.database
-        if self._takes_turns and path and await asyncio.to_thread(_room_bytes, path) < _LEAST_ROOM_BYTES:
+        if self._takes_turns and path and await asyncio.to_thread(room_bytes, Path(path)) < LEAST_ROOM_BYTES:
             raise DatabaseFull
         await self.transact(lambda tx: tx.store.prove_writable())
 
@@ -143,10 +143,6 @@ class Database:
         return result
 
 
-def _room_bytes(file: str) -> int:
-    return shutil.disk_usage(Path(file).parent).free
-
-
 def _sqlstate(error: exc.DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
@@ -166,6 +162,9 @@ def _translate(error: Exception) -> Exception:
         if _sqlstate(error) == "53100" or "database or disk is full" in str(error.orig):
             _log.error("the database's disk is full", extra={"detail": str(error.orig)})
             return DatabaseFull()
+        if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _DAMAGED_SQLITE:
+            _log.error("the database's file is damaged", extra={"detail": str(error.orig)})
+            return DatabaseDamaged()
         away = isinstance(error, exc.OperationalError | exc.InterfaceError) or error.connection_invalidated
         away = away or (_sqlstate(error) or "").startswith(_AWAY_CLASSES)
         away = away or _sqlstate(error) in _AWAY_SQLSTATES

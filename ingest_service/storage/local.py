@@ -338,7 +338,7 @@ class LocalBlobStore:
         try:
             return await self._executor.open(self._guarded, call, *args)
         except OSError as error:
-            _log.exception("a file of the store could not be opened")
+            posix.log_failure("a file of the store could not be opened", error)
             raise posix.storage_error(error) from error
 
     async def _run_to_end(self, call: Callable[[], _T]) -> _T:
@@ -354,5 +354,5 @@ class LocalBlobStore:
         try:
             return await (executor or self._executor).run(self._guarded, call, *args)
         except OSError as error:
-            _log.exception("a file call of the store failed")
+            posix.log_failure("a file call of the store failed", error)
             raise posix.storage_error(error) from error

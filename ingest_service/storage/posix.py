@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from ingest_service.storage.buffer import Buffer
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFailed, StorageFull, StoreDown
 
+_log = logging.getLogger(__name__)
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 #: The process or the machine is short of something for the moment; the bytes are where they were.
 NOT_NOW = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -55,6 +57,12 @@ def storage_error(error: OSError, *, is_write: bool = False) -> IngestError:
         "The disk of the data directory fails: a file of it cannot be read or moved. The service's log has"
         " the system's words."
     )
+
+
+def log_failure(what: str, error: OSError) -> None:
+    """The system's own words; with the stack only where they are no reason that an operator can remove."""
+    is_told = error.errno in _REFUSALS or error.errno in _NO_ROOM or error.errno in NOT_NOW
+    _log.error(what, extra={"detail": str(error)}, exc_info=None if is_told else error)
 
 
 def write_all(descriptor: int, offset: int, buffers: Sequence[Buffer]) -> None:

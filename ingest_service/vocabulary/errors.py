@@ -11,7 +11,7 @@ IngestError
 ├── IngestNotFound, FileNotFound, ModelNotFound, UploadExpired, SequenceExpired
 ├── Draining (WatchRenewal), TargetUnreachable
 ├── BackendDown              nothing is lost; the same call works once the cause is gone
-│   ├── DatabaseDown (DatabaseFull)
+│   ├── DatabaseDown (DatabaseFull, DatabaseDamaged)
 │   └── StoreDown (StoreReplaced)
 └── BlobCorrupt, StorageFailed
 
@@ -292,6 +292,10 @@ class DatabaseDown(BackendDown):
 
 class DatabaseFull(DatabaseDown):
     """The database's disk is full; nothing was lost. Ask again once the operator has made room."""
+
+
+class DatabaseDamaged(DatabaseDown):
+    """The database's file is damaged: the operator has to restore it. Stored bytes are where they were."""
 
 
 class StoreDown(BackendDown):

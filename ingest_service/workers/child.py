@@ -16,6 +16,11 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger(__name__)
 
 
+def let_stop_signals_in() -> None:
+    """Called once there are handlers for them; a process that is no worker's loses nothing by it."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
 class WorkerSide:
     """What `serve` does more when it is a worker."""
 
@@ -30,7 +35,7 @@ class WorkerSide:
                 stop()
 
         loop.add_reader(sys.stdin.fileno(), orphaned)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        let_stop_signals_in()
 
     def serving(self) -> None:
         """Tells the parent."""

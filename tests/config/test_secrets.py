@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ingest_service.config import SettingError, load_settings
+from ingest_service.config.masking import masked_database_url
 
 _PASSWORDS = ["hunter2", "a/b", "a?b#c", "a@b", "[x", "%40", "p:q", "ü"]
 
@@ -26,9 +27,33 @@ def test_of_the_database_as_an_argument() -> None:
     assert said == "postgresql+asyncpg://db.example/models?password=***&ssl=require"
 
 
+@pytest.mark.parametrize("name", ["sslpassword", "passfile", "token", "PASSWORD"])
+def test_only_harmless_arguments_are_shown(name: str) -> None:
+    said = masked_database_url(f"postgresql+asyncpg://h/n?sslmode=require&{name}=hunter2&sslkey=/a/key.pem")
+    assert said == f"postgresql+asyncpg://h/n?sslmode=require&{name}=***&sslkey=/a/key.pem"
+
+
+@pytest.mark.parametrize("text", ["a=http://h/?key=hunter2", "a=http://h/#hunter2", "a=hunter2@h"])
+def test_of_targets_that_are_refused(text: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        load_settings({"INGEST_TARGETS": text})
+    assert "hunter2" not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+def test_a_token_as_the_user_of_a_target() -> None:
+    assert load_settings({"INGEST_TARGETS": "a=http://hunter2@h:1"}).public()["targets"] == "a=http://***@h:1"
+
+
+@pytest.mark.parametrize("name", ["sslmodus", "dsn", "password2"])
+def test_an_argument_that_postgresql_has_not(name: str) -> None:
+    with pytest.raises(SettingError, match=f"'{name}' is no argument of PostgreSQL's.*sslmode, sslrootcert"):
+        load_settings({"INGEST_DATABASE_URL": f"postgresql+asyncpg://h/n?{name}=hunter2"})
+
+
 def test_of_targets() -> None:
     settings = load_settings({"INGEST_TARGETS": "a=http://me:hunter2@h:1,b=https://:secret@i"})
-    assert settings.public()["targets"] == "a=http://me:***@h:1,b=https://:***@i"
+    assert settings.public()["targets"] == "a=http://***@h:1,b=https://***@i"
     # The service itself needs them.
     assert settings.targets[0].url == "http://me:hunter2@h:1"
 

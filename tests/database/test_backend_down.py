@@ -140,7 +140,7 @@ sys.stdin.read()
 async def test_a_sqlite_file_that_another_process_locks_for_too_long(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connect, "_LOCK_SECONDS", 0.3)
+    monkeypatch.setattr(connect, "LOCK_SECONDS", 0.3)
     async with opened(sqlite_url) as database:
         await migrate(database)
         one = ingest()
