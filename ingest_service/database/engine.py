@@ -8,7 +8,6 @@ number 25). Nothing but statements happens inside one, so it is short; `_TRANSAC
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -23,10 +22,10 @@ from ingest_service.database.connect import READING, WRITING, create_engine
 from ingest_service.database.notify import announce
 from ingest_service.database.transaction import Statements, Transaction
 from ingest_service.database.unusable import LEAST_ROOM_BYTES, room_bytes
+from ingest_service.telemetry.outage import OutageLog
 from ingest_service.vocabulary.errors import DatabaseDamaged, DatabaseDown, DatabaseFull
 
 _T = TypeVar("_T")
-_log = logging.getLogger(__name__)
 
 #: Longer than SQLite's busy_timeout and PostgreSQL's lock_timeout, so that those speak first.
 _TRANSACTION_SECONDS = 40.0
@@ -61,6 +60,7 @@ class Database:
         #: Names this process in what PostgreSQL tells the others.
         self.origin = secrets.token_hex(6)
         self._running: set[asyncio.Task[object]] = set()
+        self._outage = OutageLog("the database")
         self._listeners: list[Callable[[str], None]] = []
 
     @property
@@ -114,16 +114,20 @@ class Database:
             task.exception()  # a caller that was cancelled will not ask for it
 
     async def _attempts(self, work: Callable[[Transaction], Awaitable[_T]], *, writes: bool) -> _T:
+        kind = "writing" if writes else "reading"
         for attempt in range(_RETRIES + 1):
             try:
                 async with asyncio.timeout(_TRANSACTION_SECONDS):
-                    return await self._once(work, writes=writes)
-            except exc.DBAPIError as error:
+                    result = await self._once(work, writes=writes)
+            except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
                 if _sqlstate(error) in _RETRYABLE_SQLSTATES and attempt < _RETRIES:
                     continue
-                raise _translate(error) from error
-            except (exc.TimeoutError, OSError, TimeoutError) as error:
-                raise _translate(error) from error
+                translated = _translate(error)
+                if isinstance(translated, DatabaseDown):
+                    self._outage.failed(kind, _told(error, translated))
+                raise translated from error
+            self._outage.worked(kind)
+            return result
         raise AssertionError("unreachable")
 
     async def _once(self, work: Callable[[Transaction], Awaitable[_T]], *, writes: bool) -> _T:
@@ -143,8 +147,15 @@ class Database:
         return result
 
 
-def _sqlstate(error: exc.DBAPIError) -> str | None:
-    return getattr(error.orig, "sqlstate", None)
+def _sqlstate(error: Exception) -> str | None:
+    return getattr(getattr(error, "orig", None), "sqlstate", None)
+
+
+def _told(error: Exception, translated: DatabaseDown) -> str:
+    """For the log, without the statement and its values: those are a client's words."""
+    inner: BaseException = getattr(error, "orig", None) or error
+    cause = str(inner.__cause__ or inner) or type(inner).__name__
+    return f"{translated.message} {type(inner.__cause__ or inner).__name__}: {cause}"
 
 
 def _is_taken(error: exc.IntegrityError) -> bool:
@@ -160,15 +171,12 @@ def _translate(error: Exception) -> Exception:
         return Conflict(str(error.orig)) if _is_taken(error) else error
     if isinstance(error, exc.DBAPIError):
         if _sqlstate(error) == "53100" or "database or disk is full" in str(error.orig):
-            _log.error("the database's disk is full", extra={"detail": str(error.orig)})
             return DatabaseFull()
         if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _DAMAGED_SQLITE:
-            _log.error("the database's file is damaged", extra={"detail": str(error.orig)})
             return DatabaseDamaged()
         away = isinstance(error, exc.OperationalError | exc.InterfaceError) or error.connection_invalidated
         away = away or (_sqlstate(error) or "").startswith(_AWAY_CLASSES)
         away = away or _sqlstate(error) in _AWAY_SQLSTATES
         if not away and not isinstance(error.orig, OSError):
             return error
-    _log.error("the database cannot be used", extra={"detail": f"{type(error).__name__}: {error}"})
     return DatabaseDown()

@@ -72,7 +72,10 @@ class PostgresHints:
                 await self._listen()
             except Exception as error:  # noqa: BLE001 (whatever it was, the next connection may work)
                 if self._connected or not failures:
-                    _log.warning("commits of other replicas are not heard; watchers poll", exc_info=error)
+                    detail = f"{type(error).__name__}: {error}"
+                    _log.warning(
+                        "commits of other replicas are not heard; watchers poll", extra={"detail": detail}
+                    )
             self._connected = False
             # One that broke at once is no success: a server that takes and drops us is not hammered.
             failures = 0 if loop.time() - began > _PING_SECONDS else failures + 1

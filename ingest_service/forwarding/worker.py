@@ -95,7 +95,8 @@ class Worker:
                         self._running[lease.target] = task
                         task.add_done_callback(partial(self._ended, lease.target, flag))
                 except IngestError:
-                    _log.warning("no deployment could be claimed; the database does not answer")
+                    # The database tells of its own outage, once.
+                    _log.debug("no deployment could be claimed; the database does not answer")
                 except Exception:  # noqa: BLE001 (logged)
                     # A worker that no longer claims looks healthy and does nothing.
                     _log.exception("unforeseen fault while claiming a deployment")
@@ -148,7 +149,7 @@ class Worker:
                 )
                 self._served_once.set()
             except IngestError:
-                _log.warning("the targets could not be looked after; the database does not answer")
+                _log.debug("the targets could not be looked after; the database does not answer")
             except Exception:  # noqa: BLE001 (logged)
                 _log.exception("unforeseen fault while looking after the targets")
             is_due = self._settings.announce_seconds if self._served_once.is_set() else 1.0

@@ -17,7 +17,7 @@ from ingest_service.ingests.blob_removal import remove_deleting
 from ingest_service.ingests.recovery import Recovery
 from ingest_service.lifecycle import Change
 from ingest_service.storage import BlobStore
-from ingest_service.vocabulary.errors import IngestError, WriterBusy
+from ingest_service.vocabulary.errors import DatabaseDown, IngestError, WriterBusy
 from ingest_service.vocabulary.records import Blob, File
 from ingest_service.vocabulary.states import FILE_OPEN, BlobState
 
@@ -106,7 +106,9 @@ class Sweeper:
             try:
                 await self.run()
             except IngestError as error:
-                _log.warning("a sweep could not be finished", extra={"detail": error.message})
+                # The database tells of its own outage, once.
+                level = logging.DEBUG if isinstance(error, DatabaseDown) else logging.WARNING
+                _log.log(level, "a sweep could not be finished", extra={"detail": error.message})
             except Exception:  # noqa: BLE001 (logged; the next sweep tries again)
                 _log.exception("a sweep ended with an unforeseen fault")
 

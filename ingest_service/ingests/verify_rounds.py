@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from ingest_service.blobs import Outcome, Rehasher
 from ingest_service.database import Conflict, Database
-from ingest_service.vocabulary.errors import IngestError, StorageFailed
+from ingest_service.vocabulary.errors import DatabaseDown, IngestError, StorageFailed
 from ingest_service.vocabulary.records import Blob
 
 _log = logging.getLogger(__name__)
@@ -108,7 +108,9 @@ class VerifyRounds:
             try:
                 await self.run()
             except IngestError as error:
-                _log.warning("a round of verifying could not be finished", extra={"detail": error.message})
+                # The database tells of its own outage, once.
+                level = logging.DEBUG if isinstance(error, DatabaseDown) else logging.WARNING
+                _log.log(level, "a round of verifying could not be finished", extra={"detail": error.message})
             except Exception:  # noqa: BLE001 (logged; the next round tries again)
                 _log.exception("a round of verifying ended with an unforeseen fault")
             await asyncio.sleep(period_seconds)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, event, text
 
 from ingest_service.database import Database, Transaction, connect
 from ingest_service.database.migrate import migrate
-from ingest_service.vocabulary.errors import BackendDown, StorageFull
+from ingest_service.vocabulary.errors import BackendDown, DatabaseDown, DatabaseFull
 from tests.database.records import ingest, insert, opened, sql, until
 from tests.support.postgres import PostgresCluster
 
@@ -81,7 +81,7 @@ async def test_postgresql_stopped_in_the_middle_of_transactions(cluster: Postgre
         await asyncio.to_thread(cluster.stop, "immediate")
         stopped.set()
         outcomes = await asyncio.gather(*running, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [BackendDown] * len(many)
+        assert [type(outcome) for outcome in outcomes] == [DatabaseDown] * len(many)
         await asyncio.to_thread(cluster.start)
         for one in many:
             assert await database.read(lambda tx, one=one: tx.ingests.get(one.id)) is None  # type: ignore[misc]
@@ -171,7 +171,7 @@ async def test_a_sqlite_database_without_room(sqlite_url: str) -> None:
 
         event.listen(database.engine.sync_engine, "begin", limit_pages)
         large = ingest(options={"text": "x" * 200_000})
-        with pytest.raises(StorageFull):
+        with pytest.raises(DatabaseFull):
             await insert(database, large)
         assert await database.read(lambda tx: tx.ingests.get(large.id)) is None
         limit = 1_000_000
@@ -184,3 +184,23 @@ async def test_closing_while_the_database_is_away_ends(cluster: PostgresCluster)
     await asyncio.to_thread(cluster.stop, "immediate")
     await database.close()
     await asyncio.to_thread(cluster.start)
+
+
+async def test_an_outage_is_two_lines(cluster: PostgresCluster, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with opened(cluster.url("up")) as database:
+        await migrate(database)
+        await asyncio.to_thread(cluster.stop, "immediate")
+        for _ in range(20):
+            for call in (database.read, database.transact):
+                with pytest.raises(BackendDown):
+                    await call(lambda tx: tx.models.count())
+        await asyncio.to_thread(cluster.start)
+        await database.read(lambda tx: tx.models.count())
+        await database.transact(lambda tx: tx.models.count())
+    lines = [record for record in caplog.records if record.name.startswith("ingest_service")]
+    assert [line.getMessage() for line in lines] == [
+        "the database cannot be used",
+        "the database can be used again",
+    ]
+    assert vars(lines[1])["failures"] == 40
