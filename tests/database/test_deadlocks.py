@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ingest_service.database import Database, Transaction, engine
-from ingest_service.vocabulary.errors import BackendDown
+from ingest_service.vocabulary.errors import DatabaseDown
 from ingest_service.vocabulary.records import Ingest, NewEvent
 from tests.database.records import get, ingest, insert, later
 from tests.support.postgres import PostgresCluster
@@ -82,5 +82,5 @@ async def test_one_that_may_not_run_again_asks_its_caller_to(
 ) -> None:
     monkeypatch.setattr(engine, "_RETRIES", 0)
     _, pair, outcomes = await _crossed(postgresql)
-    assert sorted(type(outcome).__name__ for outcome in outcomes) == [BackendDown.__name__, "NoneType"]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == [DatabaseDown.__name__, "NoneType"]
     assert [(await get(postgresql, one)).last_sequence for one in pair] == [1, 1]

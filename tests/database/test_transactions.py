@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ingest_service.database import Conflict, Database, Transaction
-from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFull
+from ingest_service.vocabulary.errors import BackendDown, DatabaseFull, IngestError
 from ingest_service.vocabulary.records import Ingest, NewEvent
 from ingest_service.vocabulary.states import FileState, IngestState
 from tests.database.records import NOON, file, get, ingest, insert, later, new_id, opened, sql
@@ -120,7 +120,7 @@ async def test_listeners_hear_of_commits_that_made_events_and_of_no_others(datab
 
 
 _SQLSTATES: dict[str, type[Exception]] = {
-    "53100": StorageFull,
+    "53100": DatabaseFull,
     "53200": BackendDown,
     "57P03": BackendDown,
     "08006": BackendDown,
