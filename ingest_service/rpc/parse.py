@@ -11,18 +11,15 @@ from model_ingest.v1 import catalog_service_pb2, ingest_service_pb2, resources_p
 from ingest_service.ingests.imports import ImportRequest
 from ingest_service.ingests.options import MAX_LIST, MAX_OPTIONS_BYTES, MAX_PARAMETERS_BYTES
 from ingest_service.ingests.requests import NewFile, NewIngest
+from ingest_service.rpc.wire_limits import MAX_FILES, MAX_STATES, MAX_TARGETS
 from ingest_service.vocabulary.errors import ArgumentInvalid, OptionUnsupported
 from ingest_service.vocabulary.states import FileRole, IngestState
-
-#: More than any model has; each costs work on the event loop before the domain sees it.
-_MAX_FILES = 1024
-_MAX_TARGETS = 1024
 
 
 def new_ingest(request: ingest_service_pb2.CreateIngestRequest) -> NewIngest:
     """What the client asks for; the domain judges it. Raises OptionUnsupported, ArgumentInvalid."""
-    if len(request.files) > _MAX_FILES:
-        raise OptionUnsupported(f"An ingest has at most {_MAX_FILES} files.", field="files")
+    if len(request.files) > MAX_FILES:
+        raise OptionUnsupported(f"An ingest has at most {MAX_FILES} files.", field="files")
     targets = target_names(request.targets)
     if request.options.ByteSize() > MAX_OPTIONS_BYTES:
         raise OptionUnsupported(f"Options have at most {MAX_OPTIONS_BYTES} bytes.", field="options")
@@ -38,8 +35,8 @@ def new_ingest(request: ingest_service_pb2.CreateIngestRequest) -> NewIngest:
 
 def target_names(targets: Sequence[str]) -> tuple[str, ...]:
     """The names. Raises ArgumentInvalid for more than there can be."""
-    if len(targets) > _MAX_TARGETS:
-        raise ArgumentInvalid(f"A request has at most {_MAX_TARGETS} targets.", field="targets")
+    if len(targets) > MAX_TARGETS:
+        raise ArgumentInvalid(f"A request has at most {MAX_TARGETS} targets.", field="targets")
     return tuple(targets)
 
 
@@ -57,15 +54,14 @@ def import_request(request: catalog_service_pb2.ImportFileRequest) -> ImportRequ
 def ingest_states(states: Sequence[resources_pb2.Ingest.State.ValueType]) -> list[IngestState]:
     """The states to list. Raises ArgumentInvalid for one that is none."""
     names = {value: IngestState(name.removeprefix("STATE_")) for name, value in _STATES if value}
-    if len(states) > _MAX_STATES:
-        raise ArgumentInvalid(f"At most {_MAX_STATES} states can be asked for.", field="states")
+    if len(states) > MAX_STATES:
+        raise ArgumentInvalid(f"At most {MAX_STATES} states can be asked for.", field="states")
     try:
         return sorted({names[state] for state in states})
     except KeyError:
         raise ArgumentInvalid("There is no such state.", field="states") from None
 
 
-_MAX_STATES = 64
 _STATES = tuple(resources_pb2.Ingest.State.items())
 _ROLES = {
     value: FileRole(name.removeprefix("ROLE_")) for name, value in resources_pb2.File.Role.items() if value

@@ -16,7 +16,7 @@ from model_ingest.v1 import (
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.health_servicer import HealthService
 from ingest_service.rpc.ingest_servicer import IngestServicer
-from ingest_service.rpc.interceptors import ErrorInterceptor, SmallCallsFirst, UploadMessages
+from ingest_service.rpc.interceptors import BoundedRequests, ErrorInterceptor, SmallCallsFirst, UploadMessages
 from ingest_service.rpc.read_turns import ReadTurns
 
 _MEBIBYTE = 1024 * 1024
@@ -61,7 +61,7 @@ class RpcServer:
         self, ingests: IngestServicer, catalog: CatalogServicer, *, shares_port: bool = False
     ) -> None:
         self.turns = ReadTurns()
-        interceptors = [ErrorInterceptor(), UploadMessages(), SmallCallsFirst(self.turns)]
+        interceptors = [ErrorInterceptor(), BoundedRequests(), UploadMessages(), SmallCallsFirst(self.turns)]
         self._server = aio.server(interceptors=interceptors, options=server_options(shares_port))
         self._health = HealthService(SERVICE_NAMES)
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(ingests, self._server)

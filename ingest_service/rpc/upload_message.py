@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from model_ingest.v1.ingest_service_pb2 import UploadRequest
 
+from ingest_service.rpc.wire_scan import check_counts
+
+_TYPE = UploadRequest.DESCRIPTOR.full_name
 # Field number and wire type, as the proto has them.
 _CHUNK = 0x12
 _OFFSET = 0x08
@@ -39,9 +42,15 @@ UploadMessage = Chunk | UploadRequest
 
 
 def read_upload_message(message: bytes) -> UploadMessage:
-    """The chunk, or what protobuf makes of it. Raises what protobuf raises."""
+    """The chunk, or what protobuf makes of it.
+
+    Raises what protobuf raises, and what `check_counts` raises for a `start` that holds too much.
+    """
     chunk = _chunk(message)
-    return UploadRequest.FromString(message) if chunk is None else chunk
+    if chunk is not None:
+        return chunk
+    check_counts(message, _TYPE)
+    return UploadRequest.FromString(message)
 
 
 def chunk_of(request: UploadRequest) -> Chunk:

@@ -12,7 +12,8 @@ IngestError
 ├── Draining (WatchRenewal), TargetUnreachable
 ├── BackendDown              nothing is lost; the same call works once the cause is gone
 │   ├── DatabaseDown (DatabaseFull, DatabaseDamaged)
-│   └── StoreDown (StoreReplaced)
+│   ├── StoreDown (StoreReplaced)
+│   └── TooBusy
 └── BlobCorrupt, StorageFailed
 
 Each class has its reason and, as its docstring, what it says when nothing better is given. `metadata`
@@ -284,6 +285,10 @@ class BackendDown(IngestError):
 
     reason = Reason.BACKEND_DOWN
     retry_after_seconds = 2.0
+
+
+class TooBusy(BackendDown):
+    """Too many calls are being answered right now; ask again."""
 
 
 class DatabaseDown(BackendDown):

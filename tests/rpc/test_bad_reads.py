@@ -142,7 +142,7 @@ async def test_a_prefix_that_no_model_has_finds_none(filled: RunningService) -> 
 
 
 async def test_a_prefix_that_is_not_for_a_database(filled: RunningService) -> None:
-    for prefix in ("a\x00b", "\x00", "a\nb", "\u202e", "x" * 257, "x" * 60_000, "x" * 1_000_000):
+    for prefix in ("a\x00b", "\x00", "a\nb", "\u202e", "x" * 257, "x" * 60_000):
         request = ListModelsRequest(name_prefix=prefix)
         await refused(filled.catalog.ListModels(request), "ARGUMENT_INVALID", "name_prefix")
 

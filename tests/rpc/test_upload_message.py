@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from model_ingest.v1.ingest_service_pb2 import UploadChunk, UploadFinish, UploadRequest, UploadStart
 
+from ingest_service.rpc.undecodable import UndecodableMessage
 from ingest_service.rpc.upload_message import Chunk, chunk_of, read_upload_message
 
 _LARGE = random.Random(1).randbytes(20_000)
@@ -61,7 +62,7 @@ def read(message: bytes) -> Chunk | bytes | None:
     """What our reader reads, in the same terms."""
     try:
         request = read_upload_message(message)
-    except DecodeError:
+    except (DecodeError, UndecodableMessage):
         return None
     if isinstance(request, Chunk):
         return request._replace(data=bytes(request.data))

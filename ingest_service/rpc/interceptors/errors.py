@@ -17,7 +17,7 @@ from grpc import aio
 from ingest_service.rpc.interceptors.wrapping import WrappingInterceptor
 from ingest_service.rpc.status import CODES, to_status
 from ingest_service.rpc.undecodable import UndecodableMessage, checked, checked_stream, safe_deserializer
-from ingest_service.vocabulary.errors import DatabaseDown, IngestError
+from ingest_service.vocabulary.errors import DatabaseDown, IngestError, TooBusy
 
 _log = logging.getLogger(__name__)
 _STATUS_DETAILS = "grpc-status-details-bin"
@@ -68,9 +68,9 @@ async def _refuse(error: Exception, context: Any, method: str) -> NoReturn:
         raise error
     if isinstance(error, IngestError):
         status = to_status(error)
-        # The database tells of its own outage, once, and not for every call.
+        # The database tells of its own outage, once, and the gates count whom they refuse: not every call.
         _log.log(
-            logging.DEBUG if isinstance(error, DatabaseDown) else logging.INFO,
+            logging.DEBUG if isinstance(error, DatabaseDown | TooBusy) else logging.INFO,
             "call refused",
             extra={"method": method, "reason": error.reason, "detail": error.message, "field": error.field},
         )

@@ -287,7 +287,9 @@ class DeployModelRequest(_message.Message):
     name: _builtins.str
     """`models/{model name}`."""
     request_id: _builtins.str
-    """A UUID made by the client: makes the call safe to repeat."""
+    """Made by the client: makes the call safe to repeat. A UUID is a good one; any text of at most
+    128 printable characters is taken.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of targets; empty means every target."""
@@ -323,7 +325,9 @@ class ImportFileRequest(_message.Message):
     model: _builtins.str
     """The model's name."""
     request_id: _builtins.str
-    """A UUID made by the client: makes the call safe to repeat."""
+    """Made by the client: makes the call safe to repeat. A UUID is a good one; any text of at most
+    128 printable characters is taken.
+    """
     store_only: _builtins.bool
     """Only keep the model, deploy it nowhere."""
     @_builtins.property

@@ -128,8 +128,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     WatchIngest with a RetryInfo of zero: the watch has lasted long enough; watch again at once.
     """
     BACKEND_DOWN: _Reason.ValueType  # 31
-    """UNAVAILABLE with RetryInfo. The database or the store cannot be reached. Client: resume
-    with backoff.
+    """UNAVAILABLE with RetryInfo. The database or the store cannot be reached, or too many calls
+    are being answered. Client: resume with backoff.
     """
     UPLOAD_STALLED: _Reason.ValueType  # 32
     """UNAVAILABLE with RetryInfo. The stream made no progress for too long and was ended. Client:
@@ -156,7 +156,9 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """In Failure only: the upload's stream ended before `finish`."""
     ARGUMENT_INVALID: _Reason.ValueType  # 39
     """INVALID_ARGUMENT with BadRequest. Any other field that does not make sense, for example a
-    page_token that this service did not issue. Client: fail.
+    page_token that this service did not issue. The field `request` means the whole message: it
+    is too large (4 MiB for CreateIngest and Upload, 64 KiB for any other call), or holds more
+    than 16 384 fields, or more than 16 levels of messages within messages. Client: fail.
     """
     TARGET_LOST_MODEL: _Reason.ValueType  # 40
     """In Failure only: the model was READY on the target, and the target says that it has not got it
@@ -286,8 +288,8 @@ DRAINING: Reason.ValueType  # 30
 WatchIngest with a RetryInfo of zero: the watch has lasted long enough; watch again at once.
 """
 BACKEND_DOWN: Reason.ValueType  # 31
-"""UNAVAILABLE with RetryInfo. The database or the store cannot be reached. Client: resume
-with backoff.
+"""UNAVAILABLE with RetryInfo. The database or the store cannot be reached, or too many calls
+are being answered. Client: resume with backoff.
 """
 UPLOAD_STALLED: Reason.ValueType  # 32
 """UNAVAILABLE with RetryInfo. The stream made no progress for too long and was ended. Client:
@@ -314,7 +316,9 @@ UPLOAD_INTERRUPTED: Reason.ValueType  # 38
 """In Failure only: the upload's stream ended before `finish`."""
 ARGUMENT_INVALID: Reason.ValueType  # 39
 """INVALID_ARGUMENT with BadRequest. Any other field that does not make sense, for example a
-page_token that this service did not issue. Client: fail.
+page_token that this service did not issue. The field `request` means the whole message: it
+is too large (4 MiB for CreateIngest and Upload, 64 KiB for any other call), or holds more
+than 16 384 fields, or more than 16 levels of messages within messages. Client: fail.
 """
 TARGET_LOST_MODEL: Reason.ValueType  # 40
 """In Failure only: the model was READY on the target, and the target says that it has not got it

@@ -43,7 +43,9 @@ class CreateIngestRequest(_message.Message):
     store_only: _builtins.bool
     """Only keep the model; deploy it nowhere. `targets` must be empty then."""
     request_id: _builtins.str
-    """A UUID made by the client: makes the call safe to repeat. Lives as long as the ingest."""
+    """Made by the client: makes the call safe to repeat. A UUID is a good one; any text of at most
+    128 printable characters is taken. Lives as long as the ingest.
+    """
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileSpec]:
         """The files, at most 1 024: one GGUF of role MODEL, or all shards of a split one, or a set of

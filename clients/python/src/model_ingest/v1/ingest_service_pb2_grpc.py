@@ -32,8 +32,9 @@ class IngestServiceStub:
     The usual way: CreateIngest, Upload for each file that is not stored yet, WatchIngest until
     `done`. From grpcurl, one Upload whose `start` holds the whole CreateIngestRequest does it.
 
-    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
+    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again),
+    with ARGUMENT_INVALID of the field `request` (the message is too large: see the reason) and
+    with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     def __init__(self, channel):
@@ -90,8 +91,9 @@ class IngestServiceServicer:
     The usual way: CreateIngest, Upload for each file that is not stored yet, WatchIngest until
     `done`. From grpcurl, one Upload whose `start` holds the whole CreateIngestRequest does it.
 
-    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
+    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again),
+    with ARGUMENT_INVALID of the field `request` (the message is too large: see the reason) and
+    with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     def CreateIngest(self, request, context):
@@ -274,8 +276,9 @@ class IngestService:
     The usual way: CreateIngest, Upload for each file that is not stored yet, WatchIngest until
     `done`. From grpcurl, one Upload whose `start` holds the whole CreateIngestRequest does it.
 
-    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
+    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again),
+    with ARGUMENT_INVALID of the field `request` (the message is too large: see the reason) and
+    with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     @staticmethod

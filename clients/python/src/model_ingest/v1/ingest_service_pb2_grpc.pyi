@@ -33,8 +33,9 @@ class IngestServiceStub:
     The usual way: CreateIngest, Upload for each file that is not stored yet, WatchIngest until
     `done`. From grpcurl, one Upload whose `start` holds the whole CreateIngestRequest does it.
 
-    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
+    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again),
+    with ARGUMENT_INVALID of the field `request` (the message is too large: see the reason) and
+    with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     @_typing.overload
@@ -139,8 +140,9 @@ class IngestServiceAsyncStub(IngestServiceStub):
     The usual way: CreateIngest, Upload for each file that is not stored yet, WatchIngest until
     `done`. From grpcurl, one Upload whose `start` holds the whole CreateIngestRequest does it.
 
-    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
+    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again),
+    with ARGUMENT_INVALID of the field `request` (the message is too large: see the reason) and
+    with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -241,8 +243,9 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     The usual way: CreateIngest, Upload for each file that is not stored yet, WatchIngest until
     `done`. From grpcurl, one Upload whose `start` holds the whole CreateIngestRequest does it.
 
-    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again)
-    and with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
+    Any call may also end with DRAINING or BACKEND_DOWN (UNAVAILABLE with RetryInfo: ask again),
+    with ARGUMENT_INVALID of the field `request` (the message is too large: see the reason) and
+    with INTERNAL (an unforeseen fault: quote the id in the message to the operator).
     """
 
     @_abc_1.abstractmethod
