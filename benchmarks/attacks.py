@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -29,20 +30,20 @@ _LIST = "/model_ingest.v1.IngestService/ListIngests"
 _UPLOAD = "/model_ingest.v1.IngestService/Upload"
 _STREAMS = 8
 
-Attack = Callable[[grpc.aio.Channel], Awaitable[object]]
+Attack = Callable[[Any], Awaitable[object]]
 
 
 def unary(method: str, data: bytes) -> Attack:
     """One call; how it ends is not looked at."""
 
-    async def attack(channel: grpc.aio.Channel) -> None:
+    async def attack(channel: Any) -> None:
         with contextlib.suppress(grpc.aio.AioRpcError):
             await channel.unary_unary(method)(data)
 
     return attack
 
 
-async def silent_upload(channel: grpc.aio.Channel) -> None:
+async def silent_upload(channel: Any) -> None:
     """Opens an Upload and sends nothing for a while."""
 
     async def nothing() -> AsyncIterator[bytes]:
@@ -76,7 +77,7 @@ def attacks() -> dict[str, tuple[Attack, int, int]]:
 
 
 def _start(data: bytes) -> Attack:
-    async def attack(channel: grpc.aio.Channel) -> None:
+    async def attack(channel: Any) -> None:
         with contextlib.suppress(grpc.aio.AioRpcError):
             await channel.stream_unary(_UPLOAD)(iter([data]))
 
@@ -86,7 +87,7 @@ def _start(data: bytes) -> Attack:
 async def probe(address: str, times: list[float], until: float) -> None:
     """Asks Health again and again on a connection of its own."""
     async with grpc.aio.insecure_channel(address, options=OWN_CONNECTION) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         while time.monotonic() < until:
             began = time.perf_counter()
             await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
@@ -111,7 +112,7 @@ async def run(name: str, attack: Attack, connections: int, streams: int, seconds
             ]
             calls = 0
 
-            async def stream(channel: grpc.aio.Channel) -> None:
+            async def stream(channel: Any) -> None:
                 nonlocal calls
                 while time.monotonic() < until:
                     await attack(channel)

@@ -32,7 +32,8 @@ def safe_deserializer(deserialize: Callable[[bytes], Any] | None) -> Callable[[b
         try:
             return deserialize(data)
         except IngestError as error:
-            return _Bad(error)
+            # Its traceback holds the message's bytes.
+            return _Bad(error.with_traceback(None))
         except Exception:  # noqa: BLE001 (protobuf raises its own kind, and ValueError for bad UTF-8)
             return _Bad(UndecodableMessage)
 

@@ -56,7 +56,10 @@ class BoundedRequests(WrappingInterceptor):
                 raise UndecodableMessage from None
             if len(data) > MAX_REQUEST_BYTES:
                 await held.enter_async_context(self._large.work())
-            return checked(decode(data))
+            message = decode(data)
+            # A refusal's traceback would keep the bytes until the garbage collector comes by.
+            del data
+            return checked(message)
 
         async def answer(messages: AsyncIterator[bytes], context: Any) -> Any:
             async with contextlib.AsyncExitStack() as held:
