@@ -51,7 +51,12 @@ from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
 from ingest_service.storage import DirectIo, FileExecutor, ImportFolder, LocalBlobStore, LocalScanner, Sha256
 from ingest_service.storage.identity import read_store_id
-from ingest_service.storage.layout import make_data_directory, why_directory_unusable
+from ingest_service.storage.layout import (
+    UnsafeLayout,
+    make_data_directory,
+    secure_layout,
+    why_directory_unusable,
+)
 from ingest_service.storage.store_guard import StoreGuard
 from ingest_service.telemetry.loop_monitor import LoopMonitor
 from ingest_service.telemetry.metrics import ServiceCollector, registry_of
@@ -370,6 +375,7 @@ class Service:
     async def _open_directory(self) -> None:
         try:
             await self.executor.run(make_data_directory, self._settings.data_dir)
+            await self.executor.run(secure_layout, self._settings.data_dir)
             await self.store.prepare()
             if self._settings.direct_io == DirectIo.ON and not await self.store.takes_direct_writes():
                 raise StartError(
@@ -379,6 +385,8 @@ class Service:
             # A full disk is no reason to stop yet: what the recovery removes may make room.
             with contextlib.suppress(StorageFull):
                 await self.store.probe()
+        except UnsafeLayout as error:
+            raise StartError(str(error)) from error
         except (OSError, IngestError) as error:
             raise self._no_directory(error) from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sqlite3
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -48,6 +49,10 @@ async def wait_until_unlocked(engine: AsyncEngine, most_seconds: float) -> None:
 
 
 def _begin_and_end(file: str, *, is_uri: bool) -> None:
+    if not is_uri:
+        # SQLite would make it readable by others; its log has the same mode. What is wrong it tells itself.
+        with contextlib.suppress(OSError):
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with contextlib.closing(sqlite3.connect(file, timeout=0, isolation_level=None, uri=is_uri)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")

@@ -36,7 +36,7 @@ def write_store_id(data_directory: Path, store_id: str) -> None:
     """Writes the id of a new store, durably; another process in its first boot may do the same."""
     for tries_left in reversed(range(_TRIES)):
         try:
-            posix.write_durably(data_directory / STORE_ID_FILE, f"{store_id}\n".encode("ascii"), 0o644)
+            posix.write_durably(data_directory / STORE_ID_FILE, f"{store_id}\n".encode("ascii"), 0o600)
         except (FileNotFoundError, FileExistsError):
             # It took our temporary file, or made its own at the same moment.
             if read_store_id(data_directory) == store_id:
