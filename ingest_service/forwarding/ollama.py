@@ -8,7 +8,7 @@ import logging
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import httpx
@@ -95,7 +95,9 @@ class OllamaClient:
         async with self._request("GET", "/api/version", **_QUICK) as response:
             if response.status_code != 200:
                 raise await error_of(response)
-            return clean(text_of((await read_json(response)).get("version")), 64)
+            words = text_of((await read_json(response)).get("version"))
+            # Hidden first: what is cut in the middle of a secret would keep the half of it.
+            return clean(self._target.hide(words), 64)
 
     async def has_blob(self, sha256: str) -> bool:
         """It says it has the blob. A hint, not a proof: Ollama only looks for the file's name."""
@@ -208,7 +210,7 @@ class OllamaClient:
                 async for line in stream:
                     taken = answer.take(line)
                     if taken is not None:
-                        heard.line(taken)
+                        heard.line(replace(taken, status=self._target.hide(taken.status)))
 
     @staticmethod
     async def _create_refused(response: httpx.Response) -> TargetError:

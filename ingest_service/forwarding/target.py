@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.text import clean
@@ -28,9 +29,21 @@ class Target:
 
     def secrets(self) -> list[str]:
         """What goes with every request and must not be told, the longest first."""
-        values = [*self.headers.values(), urlsplit(self.url).password or ""]
+        parts = urlsplit(self.url)
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        values = [*self.headers.values(), parts.password or "", password]
+        if password:
+            # As it goes over the wire: Authorization: Basic.
+            values.append(b64encode(f"{user}:{password}".encode()).decode())
         texts = {text for value in values for text in (value, value.rpartition(" ")[2])}
+        texts |= {quote(text, safe="") for text in texts}
         return sorted((text for text in texts if len(text) >= _LEAST_SECRET), key=len, reverse=True)
+
+    def hide(self, text: str) -> str:
+        """`text`, which the target or something before it may have said, without our secrets."""
+        for secret in self.secrets():
+            text = text.replace(secret, "***")
+        return text
 
 
 class TargetError(Exception):

@@ -79,3 +79,24 @@ async def test_an_unforeseen_fault_is_told_without_its_text(
     assert ingest.failure is not None
     assert ingest.failure.message == "An unforeseen fault of the service; see its log."
     assert "secret detail" in caplog.text
+
+
+async def test_secrets_in_other_spellings_and_in_what_is_no_error(
+    world: World, emulator: OllamaEmulator
+) -> None:
+    """`c2VydmljZTpodW50ZXIy` is base64 of `service:hunter2`."""
+    told = "0.24.0 s3cret c2VydmljZTpodW50ZXIy hunter2"
+    emulator.faults.add(
+        Fault("respond", "version", status=200, body=json.dumps({"version": told}), times=None)
+    )
+    line = json.dumps({"status": "step s3cret c2VydmljZTpodW50ZXIy"}) + "\n"
+    emulator.faults.add(Fault("raw_line", "create", body=line, after_line=1))
+    ingest_id = await world.stored(gguf())
+    url = emulator.url.replace("http://", "http://service:hunter2@")
+    world.worker(targets=[Target("a", url, {"X-Token": "Bearer s3cret"})], retry_seconds=0)
+    ingest = await world.done(ingest_id)
+    seen = json.dumps([dict(event.body) for event in await world.events(ingest_id)]) + repr(ingest)
+    assert "step ***" in seen
+    assert "0.24.0 ***" in seen
+    for secret in ("s3cret", "c2VydmljZTpodW50ZXIy", "hunter2"):
+        assert secret not in seen
