@@ -14,6 +14,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from ingest_service.telemetry.log_limit import LogLimit
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+,-]+")
 _MAX_VALUE_CHARACTERS = 2000
@@ -95,6 +97,7 @@ def configure_logs(level: str, log_format: str, *, worker: int | None = None) ->
     handler = logging.StreamHandler(sys.stderr)
     if worker is not None:
         handler.addFilter(_OfWorker(worker))
+    handler.addFilter(LogLimit(handler))
     handler.setFormatter(JsonFormatter() if log_format == "json" else LogfmtFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -17,6 +17,7 @@ from grpc import aio
 from ingest_service.rpc.interceptors.wrapping import WrappingInterceptor
 from ingest_service.rpc.status import CODES, to_status
 from ingest_service.rpc.undecodable import UndecodableMessage, checked, checked_stream, safe_deserializer
+from ingest_service.telemetry.log_limit import PEER, peer_address
 from ingest_service.vocabulary.errors import DatabaseDown, IngestError, TooBusy
 
 _log = logging.getLogger(__name__)
@@ -42,12 +43,14 @@ def _wrap(handler: Handler, method: str) -> Handler:
     inner: Any = handler.stream_stream or handler.stream_unary or handler.unary_stream or handler.unary_unary
 
     async def answer(request: Any, context: Any) -> Any:
+        PEER.set(peer_address(context.peer()))
         try:
             return await inner(check(request), context)
         except Exception as error:  # noqa: BLE001 (mapped or logged)
             await _refuse(error, context, method)
 
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+        PEER.set(peer_address(context.peer()))
         try:
             async for response in inner(check(request), context):
                 yield response
