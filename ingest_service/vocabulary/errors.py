@@ -308,8 +308,7 @@ class StoreDown(BackendDown):
 
 
 class StoreReplaced(StoreDown):
-    """The data directory is not the one that this service opened; nothing was written to it. Ask again once
-    the operator has mounted the right one."""
+    """Another store's data directory is there; nothing was written to it. Ask again once ours is mounted."""
 
 
 class TargetUnreachable(IngestError):

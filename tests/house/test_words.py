@@ -84,8 +84,9 @@ def _leaves(of: type[IngestError]) -> list[type[IngestError]]:
 
 def test_each_error_has_its_own_reason_and_says_something() -> None:
     leaves = _leaves(IngestError)
-    reasons = [leaf.reason for leaf in leaves]
-    assert len(set(reasons)) == len(reasons)
+    # One whose remedy alone is special has the reason of what it is a kind of.
+    own = {next(kind for kind in leaf.__mro__ if "reason" in vars(kind)): leaf.reason for leaf in leaves}
+    assert len(set(own.values())) == len(own)
     for leaf in leaves:
         message = leaf().message
         assert message
@@ -97,4 +98,4 @@ def test_each_error_has_its_own_reason_and_says_something() -> None:
         Reason.TARGET_LOST_MODEL,
     }
     # QUOTA comes with a later issue.
-    assert set(Reason) - set(reasons) == {*in_failures_only, Reason.QUOTA}
+    assert set(Reason) - set(own.values()) == {*in_failures_only, Reason.QUOTA}
