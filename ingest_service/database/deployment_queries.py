@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or_, select, update
 
 from ingest_service.database.rows import changed, deployment_from_row, deployment_values
 from ingest_service.database.statements import ReadOrLock, Statements
 from ingest_service.database.tables import deployments, ingests
-from ingest_service.database.types import UtcMicros, database_now
+from ingest_service.database.types import LONGEST_LEASE_SECONDS, UtcMicros, database_now
 from ingest_service.vocabulary.records import Deployment
 from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState, IngestState
 
@@ -36,8 +36,12 @@ class Lease:
 
 
 def _is_free(now: database_now) -> ColumnElement[bool]:
-    """Nobody holds a live lease of it."""
-    return or_(deployments.c.lease_until_us.is_(None), deployments.c.lease_until_us < now)
+    """Nobody holds a live lease of it. One from a clock that was ahead is not believed."""
+    return or_(
+        deployments.c.lease_until_us.is_(None),
+        deployments.c.lease_until_us < now,
+        deployments.c.lease_until_us > now + int(LONGEST_LEASE_SECONDS * 1_000_000),
+    )
 
 
 class DeploymentQueries:
@@ -81,18 +85,24 @@ class DeploymentQueries:
         *,
         resting_targets: Sequence[str] = (),
         due_by: datetime | None = None,
+        max_wait_seconds: float | None = None,
     ) -> Lease | None:
         """Takes the oldest due deployment on one of `targets` that is free; None if there is none.
 
         On `resting_targets`, which do not answer, only what was never tried, or has no time left to wait.
         `due_by` is the worker's own clock, by which it sets and judges what waits: by one that is ahead of it
-        (the database's, the default) a deployment that was put off would be due again at once.
+        (the database's, the default) a deployment that was put off would be due again at once. What says that
+        it waits for longer than `max_wait_seconds` was put off by a clock that was ahead: it is due.
 
         One conditional UPDATE; on PostgreSQL claimants pass by each other's rows (SKIP LOCKED), on SQLite the
         transaction holds the one write lock anyway and SQLAlchemy drops the clause.
         """
         now = database_now()
         moment = now if due_by is None else literal(due_by, UtcMicros)
+        is_due = or_(deployments.c.next_attempt_at.is_(None), deployments.c.next_attempt_at <= moment)
+        if due_by is not None and max_wait_seconds is not None:
+            latest = literal(due_by + timedelta(seconds=max_wait_seconds), UtcMicros)
+            is_due = or_(is_due, deployments.c.next_attempt_at > latest)
         due = (
             select(deployments.c.id)
             .join(ingests, ingests.c.id == deployments.c.ingest_id)
@@ -103,7 +113,7 @@ class DeploymentQueries:
                 deployments.c.target.in_(targets),
                 deployments.c.target.not_in(busy_targets),
                 _is_free(now),
-                or_(deployments.c.next_attempt_at.is_(None), deployments.c.next_attempt_at <= moment),
+                is_due,
                 or_(
                     deployments.c.target.not_in(resting_targets),
                     deployments.c.attempts == 0,
@@ -212,6 +222,19 @@ class DeploymentQueries:
             .values(lease_owner=None, lease_until_us=None)
         )
         await self._statements.run(statement)
+
+    async def end_waits(self, target: str) -> int:
+        """The target answers again: what waits for its next try there is due now. Answers how many."""
+        statement = (
+            update(deployments)
+            .where(
+                deployments.c.target == target,
+                deployments.c.state == str(DeploymentState.PENDING),
+                deployments.c.next_attempt_at.is_not(None),
+            )
+            .values(next_attempt_at=None)
+        )
+        return (await self._statements.run(statement)).rowcount
 
     async def moving_count(self) -> int:
         """Deployments that can still move."""

@@ -144,7 +144,9 @@ class Attempt:
         ingest, deployment = await self._moves.read()
         now = self._clock()
         failure = Failure(error.reason, error.words, {"target": deployment.target})
-        retry_until = deployment.retry_until or now + timedelta(seconds=self._settings.retry_seconds)
+        # Never later than it could be by the clock of now: the row may come from one that was ahead.
+        latest = now + timedelta(seconds=self._settings.retry_seconds)
+        retry_until = min(deployment.retry_until or latest, latest)
         extra = {"ingest": ingest.id, "target": deployment.target, "words": error.words}
         if deployment.cancel_requested:
             await self._moves.move(DeploymentState.CANCELLED, failure=failure)

@@ -37,6 +37,11 @@ class Breaker:
         """No attempt should be made now."""
         return self._failures >= _FAILURES and self._clock() < self._rests_until
 
+    @property
+    def is_open(self) -> bool:
+        """The last attempt got no answer."""
+        return self._failures > 0
+
     def failed(self, words: str) -> None:
         """The target did not answer."""
         self._failures += 1

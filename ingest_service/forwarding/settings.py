@@ -17,5 +17,7 @@ class ForwardingSettings:
     poll_seconds: float = 2.0
     first_backoff_seconds: float = 1.0
     max_backoff_seconds: float = 60.0
+    #: How often a target that did not answer is asked for its version, which costs little.
+    probe_seconds: float = 1.0
     #: How often this process says which targets it works for, and looks for those that nobody does.
     announce_seconds: float = 30.0

@@ -16,6 +16,7 @@ from ingest_service.events.hub import wait_for_flag
 from ingest_service.forwarding.attempt import Attempt
 from ingest_service.forwarding.breaker import Breaker
 from ingest_service.forwarding.cut_through import CutThrough
+from ingest_service.forwarding.probes import Probes
 from ingest_service.forwarding.settings import ForwardingSettings
 from ingest_service.forwarding.target import Target
 from ingest_service.forwarding.unserved import serve_targets
@@ -75,12 +76,14 @@ class Worker:
     async def _run(self) -> None:
         # The turn on a target is a row: it has to be there before the first deployment is claimed.
         serving = asyncio.create_task(self._serve_for_ever())
+        probing = asyncio.create_task(self._probe_for_ever())
         try:
             await self._served_once.wait()
             await (self._claim_for_ever() if self._targets else serving)
         finally:
             serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+            probing.cancel()
+            await asyncio.gather(serving, probing, return_exceptions=True)
 
     async def _claim_for_ever(self) -> None:
         with self._hub.waiting_for_any() as flag:
@@ -102,6 +105,19 @@ class Worker:
                     _log.exception("unforeseen fault while claiming a deployment")
                 await wait_for_flag(flag, self._settings.poll_seconds)
 
+    async def _probe_for_ever(self) -> None:
+        probes = Probes(self._database, self._targets, self._breakers)
+        while True:
+            await asyncio.sleep(self._settings.probe_seconds)
+            try:
+                for name in await probes.round(frozenset(self._running)):
+                    _log.info("a target answers again", extra={"target": name})
+                    self._hub.wake_everybody()
+            except IngestError:
+                _log.warning("what waits for a target could not be woken; the database does not answer")
+            except Exception:  # noqa: BLE001 (logged)
+                _log.exception("unforeseen fault while asking whether targets are back")
+
     def _ended(self, target: str, flag: asyncio.Event, task: asyncio.Task[None]) -> None:
         del self._running[target]
         if not task.cancelled() and task.exception() is not None:
@@ -115,7 +131,13 @@ class Worker:
         claiming = asyncio.create_task(
             self._database.transact(
                 lambda tx: tx.deployments.claim(
-                    self._owner, names, busy, lease_seconds, resting_targets=resting, due_by=now
+                    self._owner,
+                    names,
+                    busy,
+                    lease_seconds,
+                    resting_targets=resting,
+                    due_by=now,
+                    max_wait_seconds=2 * self._settings.max_backoff_seconds,
                 )
             )
         )
