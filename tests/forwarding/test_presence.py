@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from ingest_service.forwarding import Target, TargetPresence, TargetVerdict, presence
-from ingest_service.vocabulary.states import IngestState
+from ingest_service.vocabulary.states import DeploymentState, IngestState
 from tests.forwarding.world import World
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import digest, gguf
@@ -42,7 +42,10 @@ async def test_it_is_there(ready: World) -> None:
 async def test_it_is_gone(ready: World, emulator: OllamaEmulator) -> None:
     for name in emulator.models.names():
         emulator.models.remove(name)
-    assert await ask(ready) == (TargetVerdict("a", present=False),)
+    (one,) = await ask(ready)
+    assert (one.target, one.present, one.words, one.unknown) == ("a", False, "", False)
+    assert one.lost is not None
+    assert (one.lost.target, one.lost.state) == ("a", DeploymentState.READY)
 
 
 async def test_another_model_has_its_name(ready: World, emulator: OllamaEmulator) -> None:
