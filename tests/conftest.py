@@ -18,7 +18,7 @@ from hypothesis import settings
 from ingest_service.database import Database
 from ingest_service.database.migrate import migrate
 from tests.ollama_emulator import OllamaEmulator
-from tests.support import loop_guard, tiers
+from tests.support import loop_guard, quick_database, tiers
 from tests.support.postgres import PostgresCluster
 from tests.support.service import RunningService, settings_for
 
@@ -31,6 +31,7 @@ _USED_DATABASES: list[str] = []
 
 
 loop_guard.install()
+quick_database.install()
 
 
 @pytest.fixture(autouse=True)

@@ -27,9 +27,10 @@ def leftovers() -> set[str]:
     return {path.name for path in Path(tempfile.gettempdir()).glob("model-ingest-demo-*")}
 
 
-def test_without_an_ollama_it_says_emulator_loudly_and_can_be_repeated() -> None:
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.extended)])
+def test_without_an_ollama_it_says_emulator_loudly_and_can_be_repeated(times: int) -> None:
     before = leftovers()
-    for _ in range(2):
+    for _ in range(times):
         result = demo(OLLAMA_URL="http://127.0.0.1:9")
         assert result.returncode == 0, result.stdout + result.stderr
         assert "using the EMULATOR" in result.stdout
@@ -53,6 +54,7 @@ def test_with_an_ollama_it_pushes_the_given_file_there_and_deletes_it_again(tmp_
         assert list(ollama.models) == ["model-ingest-demo:latest"]
 
 
+@pytest.mark.extended
 def test_a_model_that_is_refused_fails_the_demo(tmp_path: Path) -> None:
     model = tmp_path / "page.gguf"
     model.write_bytes(b"<!DOCTYPE html>" + b" " * 100)

@@ -36,6 +36,7 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.extended
 def test_a_data_directory_that_is_a_file(tmp_path: Path, sqlite_url: str) -> None:
     (tmp_path / "data").write_text("not a directory")
     assert_refused(
@@ -91,7 +92,7 @@ def test_a_port_that_is_taken(tmp_path: Path, sqlite_url: str) -> None:
         assert_refused(run("serve", variables), "INGEST_LISTEN", "cannot be listened on")
 
 
-@pytest.mark.extended_unless("taken")
+@pytest.mark.extended
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "192.0.2.1:{port}"], ids=["taken", "not ours"])
 def test_metrics_that_cannot_be_listened_for(tmp_path: Path, sqlite_url: str, address: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -134,6 +135,7 @@ async def test_the_boot_log_tells_what_is_there(tmp_path: Path, sqlite_url: str)
     assert log.index('message="store opened"') < log.index("message=serving")
 
 
+@pytest.mark.extended
 async def test_the_boot_log_tells_which_targets_share_their_directory(
     tmp_path: Path, sqlite_url: str
 ) -> None:
@@ -162,7 +164,7 @@ def test_migrate_and_check(tmp_path: Path) -> None:
     assert f"INGEST_DATA_DIR={tmp_path / 'data'}\n" in checked.stdout
 
 
-@pytest.mark.extended_unless("serve")
+@pytest.mark.extended
 @pytest.mark.parametrize("command", ["migrate", "serve"])
 def test_a_database_that_a_newer_version_migrated(command: str, tmp_path: Path, sqlite_url: str) -> None:
     variables = environment(tmp_path / "data", sqlite_url)

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2
 from model_ingest.v1 import resources_pb2
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest
@@ -43,6 +44,7 @@ async def test_sigterm_lets_a_running_upload_finish(tmp_path: Path, sqlite_url: 
     assert "message=stopped" in process.log.read_text()
 
 
+@pytest.mark.extended
 async def test_sigterm_ends_a_process_without_work_with_exit_code_0(tmp_path: Path, sqlite_url: str) -> None:
     process = ServiceProcess(environment(tmp_path / "data", sqlite_url), tmp_path / "log")
     async with process:

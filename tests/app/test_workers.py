@@ -125,6 +125,7 @@ async def test_an_upload_goes_on_in_the_other_worker_after_a_kill(tmp_path: Path
     assert blob.read_bytes() == DATA
 
 
+@pytest.mark.extended
 async def test_a_drain_lets_uploads_finish_and_every_watcher_hears_it(tmp_path: Path) -> None:
     service = Workers(tmp_path, f"sqlite+aiosqlite:///{tmp_path / 'new.db'}")
     async with service, service.channel() as channel:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from model_ingest.v1.catalog_service_pb2 import ListModelsResponse
 from model_ingest.v1.errors_pb2 import Failure, Reason
 from model_ingest.v1.ingest_service_pb2 import ListIngestsResponse
@@ -259,6 +260,7 @@ def _read_all(descriptor: int) -> str:
     return b"".join(parts).decode()
 
 
+@pytest.mark.extended
 async def test_a_black_hole_ends(ten_bytes: Path):
     async def swallow(end: End) -> None:
         await end.reader.read()

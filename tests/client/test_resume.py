@@ -89,6 +89,7 @@ async def test_a_push_that_was_killed_goes_on_when_it_is_run_again(
     assert name not in again.out
 
 
+@pytest.mark.extended
 async def test_a_push_whose_ingest_was_cancelled_meanwhile_makes_a_new_one(
     service: ServiceProcess, path: Path
 ) -> None:
@@ -125,6 +126,7 @@ async def test_the_server_is_killed_in_the_middle(
     assert started_at(service)[-1] >= MEBIBYTE
 
 
+@pytest.mark.extended
 async def test_what_is_run_again_says_where_it_goes_on(service: ServiceProcess, path: Path) -> None:
     plan = Plan(up=Faults(bytes_per_second=4 * MEBIBYTE))
     async with TcpProxy(service.address, lambda number: plan) as proxy:

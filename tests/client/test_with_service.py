@@ -94,6 +94,7 @@ async def test_there_and_back(service: Service, tmp_path: Path):
     assert "STORED" in status.out
 
 
+@pytest.mark.extended
 async def test_refusals(service: Service, tmp_path: Path):
     good = write_gguf(tmp_path / "good.gguf")
     bad = tmp_path / "bad.gguf"
@@ -142,6 +143,7 @@ async def _pushing(
     return process, accepted.partition(":")[0]
 
 
+@pytest.mark.extended
 async def test_the_command_is_interrupted(service: Service, tmp_path: Path):
     process, name = await _pushing(service, tmp_path)
     process.send_signal(signal.SIGINT)
@@ -155,6 +157,7 @@ async def test_the_command_is_interrupted(service: Service, tmp_path: Path):
         assert (ingest.state, ingest.done) == (Ingest.STATE_UPLOADING, False)
 
 
+@pytest.mark.extended
 async def test_the_service_is_killed_and_comes_back(service: Service, tmp_path: Path):
     process, _ = await _pushing(service, tmp_path, 2**28)
     await service.end(signal.SIGKILL)

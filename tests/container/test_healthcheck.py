@@ -65,6 +65,7 @@ async def test_nobody_there_is_not_healthy() -> None:
     assert "UNAVAILABLE" in output
 
 
+@pytest.mark.extended
 async def test_silence_is_not_healthy_and_ends_before_docker_loses_patience() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         # The timeout is 3 s; the rest is for the start of an interpreter on a busy machine.

@@ -90,7 +90,7 @@ async def test_in_one_process(database: Database, tmp_path: Path) -> None:
     await _check(database, [report])
 
 
-@pytest.mark.extended_when("postgresql")
+@pytest.mark.extended
 async def test_from_two_processes(database: Database, database_url: str, tmp_path: Path) -> None:
     directory = tmp_path / "data"
     (await _prepared(directory)).close()

@@ -14,12 +14,19 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from ingest_service.database import Conflict, Database, Transaction
-from ingest_service.database.connect import READING
+from ingest_service.database import engine as database_engine
+from ingest_service.database.connect import READING, create_engine
 from ingest_service.database.migrate import migrate
 from tests.database.records import opened, sql
 from tests.support.postgres import PostgresCluster
 
 _POOL = 8
+
+
+@pytest.fixture(autouse=True)
+def _engines_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests have theirs without syncs (tests/support/quick_database.py)."""
+    monkeypatch.setattr(database_engine, "create_engine", create_engine)
 
 
 async def _on_every_connection(database: Database, statement: str) -> list[Any]:

@@ -182,6 +182,7 @@ async def test_a_stalled_client_that_leaves_is_noticed(
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.extended
 async def test_slow_reader_pushes_back(emulator: OllamaEmulator, client: httpx.AsyncClient) -> None:
     rate = 4 << 20
     emulator.faults.add(Fault("slow_read", "blob_post", bytes_per_second=rate))

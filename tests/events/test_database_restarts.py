@@ -140,6 +140,7 @@ async def settled(cluster: PostgresCluster, url: str, services: list[RunningServ
     assert everybody <= len(services) * MOST_CONNECTIONS
 
 
+@pytest.mark.extended
 async def test_two_restarts_during_watches(
     postgres: PostgresCluster, postgres_url: str, tmp_path: Path
 ) -> None:

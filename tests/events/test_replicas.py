@@ -81,7 +81,7 @@ async def tell(service: RunningService, name: str, count: int) -> None:
     await service.service.database.transact(work)
 
 
-@pytest.mark.extended_unless("postgresql-2")
+@pytest.mark.extended
 @pytest.mark.parametrize("servers", [2, 3])
 async def test_processes_show_the_work_of_another(
     database_url: str, tmp_path: Path, emulator: OllamaEmulator, servers: int

@@ -123,6 +123,7 @@ async def test_a_half_open_link_ends_as_stalled_and_can_be_gone_on_with(
     await ends_well(service, name)
 
 
+@pytest.mark.extended
 async def test_ten_bytes_a_second_are_ended_and_can_be_gone_on_with(start_service: StartService) -> None:
     service = await start_service(upload_idle_seconds=1)
     name = await new_file(service)

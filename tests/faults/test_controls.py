@@ -40,6 +40,7 @@ async def test_a_sync_that_failed_and_was_passed_over_is_seen(
         case.check_syncs(traced)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("error", ["EIO", pytest.param("ENOSPC", marks=pytest.mark.soak)])
 async def test_a_write_that_failed_and_was_passed_over_is_seen(
     error: str, tmp_path: Path, sqlite_url: str, start_service: StartService
@@ -75,6 +76,7 @@ async def until_killed(tmp_path: Path, variables: dict[str, str]) -> Told:
     return told
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "way",
     [pytest.param("", marks=pytest.mark.soak), "boots without the size check"],
@@ -96,6 +98,7 @@ async def test_bytes_that_were_acknowledged_and_not_written_are_seen(
     assert expected in str(caught.value)
 
 
+@pytest.mark.extended
 async def test_a_flipped_byte_that_no_crc_was_asked_about_is_seen(tmp_path: Path, sqlite_url: str) -> None:
     variables = environment(tmp_path / "data", sqlite_url)
     async with broken("looks at no crc", variables, tmp_path / "log") as child:

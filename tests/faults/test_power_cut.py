@@ -180,6 +180,7 @@ async def test_what_was_acknowledged_is_there_after_a_power_cut_at_a_random_mome
     await check_after_power_cut(disk, told, url, start_service)
 
 
+@pytest.mark.extended
 async def test_the_control_without_syncs_is_seen_to_lose_acknowledged_bytes(
     disk: Disk, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ from tests.support.service import environment
 DATA = gguf(2 * MEBIBYTE + 5)
 
 
-@pytest.mark.extended_unless("rename")
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("step", "waits"),
     [

@@ -37,6 +37,7 @@ async def run_sweep(service: RunningService, *options: str, **settings: Any) -> 
     return process.returncode, out.decode(), err.decode()
 
 
+@pytest.mark.extended
 async def test_a_sweep_by_hand_gets_its_turn_beside_a_running_service(
     database_url: str, start_service: StartService
 ) -> None:

@@ -143,7 +143,7 @@ async def test_of_three_newcomers_at_once_exactly_one_goes_on_and_the_others_are
     check_bytes(tmp_path)
 
 
-@pytest.mark.extended_when("sqlite")
+@pytest.mark.extended
 async def test_a_second_server_that_comes_and_goes_touches_no_live_upload(
     tmp_path: Path, database_url: str
 ) -> None:
@@ -180,7 +180,7 @@ async def test_a_second_server_that_comes_and_goes_touches_no_live_upload(
     check_bytes(tmp_path)
 
 
-@pytest.mark.extended_when("postgresql")
+@pytest.mark.extended
 async def test_the_same_bytes_by_two_clients_on_two_servers_end_well_and_are_kept_once(
     tmp_path: Path, database_url: str
 ) -> None:

@@ -133,6 +133,7 @@ def test_models_of_several_architectures(tmp_path: Path, architecture: str) -> N
     assert facts.warnings == ()
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("alignment", [32, 64, 4096])
 def test_every_quantization_at_every_alignment(tmp_path: Path, alignment: int) -> None:
     def fill(writer: Any) -> None:

@@ -32,7 +32,7 @@ async def _events(stub: IngestStub, name: str) -> list[resources_pb2.Event]:
     return [item.event async for item in watch if item.HasField("event")]
 
 
-@pytest.mark.extended_unless("in CREATING, there")
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("fault", "before", "after", "database_url"),
     [

@@ -69,7 +69,7 @@ async def check(stub: IngestStub, name: str, data: bytes, data_dir: Path, *, ack
     return f"went on at {file.committed_size}"
 
 
-@pytest.mark.extended_when("postgresql")
+@pytest.mark.extended
 async def test_a_server_that_is_killed_at_any_moment_of_an_upload_loses_nothing(
     tmp_path: Path, database_url: str
 ) -> None:

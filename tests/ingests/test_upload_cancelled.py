@@ -127,7 +127,7 @@ async def test_an_upload_that_is_cancelled_at_any_of_its_waits_leaves_good_order
     assert seen >= {FileState.UPLOADING, FileState.STORED}
 
 
-@pytest.mark.extended_when("postgresql")
+@pytest.mark.extended
 async def test_an_upload_that_is_cancelled_while_its_parts_are_busy_leaves_good_order(parts: Parts) -> None:
     """The N-th call to database, store or hash stalls, the caller is cancelled, it goes on; N = 0, 1, ..."""
     seen: set[FileState] = set()

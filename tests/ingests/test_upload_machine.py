@@ -491,7 +491,7 @@ def fork_server() -> None:
 
 
 def test_any_history_keeps_its_promises(migrated_sqlite: Path) -> None:
-    _run(migrated_sqlite, examples=8, steps=30)
+    _run(migrated_sqlite, examples=3, steps=25)
 
 
 @pytest.mark.soak

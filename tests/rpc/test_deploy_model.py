@@ -58,7 +58,7 @@ async def on_both(start_service: StartService, emulators: Emulators, database_ur
     return service
 
 
-@pytest.mark.extended_when("postgresql")
+@pytest.mark.extended
 async def test_to_every_era_with_its_options_and_no_bytes(
     on_both: RunningService, emulators: Emulators
 ) -> None:

@@ -26,6 +26,7 @@ async def stored(running: RunningService, data: bytes, model: str) -> resources_
     return await upload(running, upload_messages(ingest.files[0].name, data))
 
 
+@pytest.mark.extended
 async def test_twenty_uploads_of_the_same_bytes_at_once(
     start_service: StartService, database_url: str
 ) -> None:

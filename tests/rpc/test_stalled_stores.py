@@ -170,6 +170,7 @@ async def test_a_slow_disk_holds_its_client_back_and_nobody_else(service: Runnin
         assert (await task).sha256 == digest(data)
 
 
+@pytest.mark.extended
 async def test_chunks_of_one_byte_weigh_what_they_hold(
     service: RunningService, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
