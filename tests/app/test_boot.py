@@ -44,6 +44,7 @@ def test_a_data_directory_that_is_a_file(tmp_path: Path, sqlite_url: str) -> Non
     )
 
 
+@pytest.mark.extended
 def test_a_data_directory_that_cannot_be_written(tmp_path: Path, sqlite_url: str) -> None:
     # /proc takes no directories from anybody, root included.
     result = run("serve", environment(Path("/proc/model-ingest"), sqlite_url))
@@ -74,6 +75,7 @@ def test_a_setting_that_nobody_knows(tmp_path: Path, sqlite_url: str) -> None:
     assert_refused(run("serve", variables), "INGEST_DATADIR", "no setting")
 
 
+@pytest.mark.extended
 def test_a_database_out_of_reach(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -85,6 +87,7 @@ def test_a_database_out_of_reach(tmp_path: Path) -> None:
     assert "secret" not in result.stderr
 
 
+@pytest.mark.extended
 def test_a_port_that_is_taken(tmp_path: Path, sqlite_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

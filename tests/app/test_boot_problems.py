@@ -156,6 +156,7 @@ def test_a_part_of_the_directory_that_cannot_be_written(tmp_path: Path, sqlite_u
 
 
 @pytest.mark.extended_unless("listen-1")
+@pytest.mark.extended_unless("listen-1")
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("setting", ["listen", "metrics_listen"])
 def test_a_port_that_is_taken_is_found_before_anything_is_made(

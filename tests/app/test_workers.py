@@ -165,6 +165,7 @@ async def test_a_drain_lets_uploads_finish_and_every_watcher_hears_it(tmp_path: 
     assert log.count("message=stopped") == 2
 
 
+@pytest.mark.extended
 async def test_workers_whose_parent_is_killed_end_and_a_second_parent_cannot_have_the_port(
     tmp_path: Path, sqlite_url: str
 ) -> None:

@@ -66,6 +66,7 @@ async def test_all_is_right(script: Script) -> None:
     ]
 
 
+@pytest.mark.extended_unless("False")
 @pytest.mark.parametrize("as_json", [False, True])
 async def test_a_target_lacks_the_model(script: Script, *, as_json: bool) -> None:
     scripted(script, Verdict(target="a"), Verdict(target="b"))
@@ -81,6 +82,7 @@ async def test_a_target_lacks_the_model(script: Script, *, as_json: bool) -> Non
         assert ended.out.endswith("done: all 20 B stored of M:latest are right; but not confirmed on a\n")
 
 
+@pytest.mark.extended_unless("False")
 @pytest.mark.parametrize("as_json", [False, True])
 async def test_damage_is_never_exit_code_0(script: Script, *, as_json: bool) -> None:
     scripted(script, *ALL_WELL, ends=CORRUPT)

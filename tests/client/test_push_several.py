@@ -64,6 +64,7 @@ async def test_files_with_roles_and_options(
     assert body["system"] == "Be brief."
 
 
+@pytest.mark.extended
 async def test_the_command_with_a_modelfile(
     allowing: RunningService, emulator: OllamaEmulator, files: Path
 ) -> None:

@@ -60,6 +60,7 @@ async def test_a_link_that_is_cut_every_few_bytes(
     assert starts[-1] > 0
 
 
+@pytest.mark.extended
 async def test_a_push_that_was_killed_goes_on_when_it_is_run_again(
     service: ServiceProcess, path: Path, tmp_path: Path
 ) -> None:

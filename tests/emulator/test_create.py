@@ -177,6 +177,7 @@ async def test_missing_blob_is_a_line(emulator: OllamaEmulator, client: httpx.As
     assert (waited.status_code, waited.json()) == (500, {"error": text})
 
 
+@pytest.mark.extended_unless("html", "GGUF-EOF")
 @pytest.mark.parametrize(
     ("data", "error", "status"),
     [
@@ -227,6 +228,7 @@ async def test_adapter(emulator: OllamaEmulator, client: httpx.AsyncClient) -> N
     assert local.status_code == 400
 
 
+@pytest.mark.extended_unless("LoRA", "503-MLX", "too many")
 @pytest.mark.parametrize("version", [ERAS["C"]])
 @pytest.mark.parametrize(
     ("fields", "status", "error"),

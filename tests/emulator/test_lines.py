@@ -37,6 +37,7 @@ async def test_cut(
     assert emulator.wedged == 0
 
 
+@pytest.mark.extended_unless("parsing-False", "None-True")
 @pytest.mark.parametrize("takes_effect", [False, True])
 @pytest.mark.parametrize("after_line", ["parsing", MANIFEST, None])
 async def test_clean_end_without_success(
@@ -66,6 +67,7 @@ async def test_error_line(emulator: OllamaEmulator, client: httpx.AsyncClient, t
     assert ("m" in emulator.models) == takes_effect
 
 
+@pytest.mark.extended_unless("garbage-0", "9437184")
 @pytest.mark.parametrize(
     ("line", "size"), [(b"garbage", 0), (b"\xff\xfe\x00", 0), (b"", 9 << 20), (b"\r", 0), (b"[]", 0)]
 )
@@ -155,6 +157,7 @@ async def leave(client: httpx.AsyncClient, emulator: OllamaEmulator, *, stream: 
         await create(client, stream=stream)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("version", "stream", "after_line", "exists", "wedged"),
     [

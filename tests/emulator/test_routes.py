@@ -14,6 +14,7 @@ from tests.ollama_emulator import OllamaEmulator
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
 
+@pytest.mark.extended_unless("404", "405")
 @pytest.mark.parametrize(
     ("method", "path", "status", "body"),
     [

@@ -156,6 +156,7 @@ async def test_progress_of_another_replica_is_seen_by_polling(database_url: str,
         watch.cancel()
 
 
+@pytest.mark.extended_when("sqlite")
 @pytest.mark.usefixtures("no_polls")
 async def test_a_stored_model_is_deployed_by_another_replica_at_once(
     database_url: str, tmp_path: Path, emulator: OllamaEmulator

@@ -36,7 +36,7 @@ CASES = [
 ]
 
 
-@pytest.mark.extended_unless("mark:after-sqlite")
+@pytest.mark.extended
 @pytest.mark.parametrize(("point", "kind"), CASES)
 async def test_a_deletion_that_is_killed_is_done_whole_or_not_at_all(
     point: str,

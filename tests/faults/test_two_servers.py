@@ -115,7 +115,7 @@ async def newcomer(stub: IngestStub, told: Told, last_word: asyncio.Event) -> re
         return reason_of(first.truth(error))
 
 
-@pytest.mark.extended_when("postgresql")
+@pytest.mark.extended
 async def test_of_three_newcomers_at_once_exactly_one_goes_on_and_the_others_are_told(
     tmp_path: Path, database_url: str
 ) -> None:

@@ -65,6 +65,7 @@ def test_any_split_gives_the_same_facts(steps: list[int]) -> None:
     assert split.offset == whole.offset == len(G.header)
 
 
+@pytest.mark.extended_unless("128")
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
 def test_each_byte_changed_gives_facts_or_a_named_fault(flip: int) -> None:
     refused = 0
@@ -146,7 +147,7 @@ MUCH: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.extended_when("empty tokens")
+@pytest.mark.extended_when("empty tokens", "long keys", "small arrays")
 @pytest.mark.extended_when("a million tokens", "65536 tensors")
 @pytest.mark.parametrize("name", MUCH)
 def test_memory_stays_within_64_mib_whatever_comes(name: str) -> None:

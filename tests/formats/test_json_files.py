@@ -324,6 +324,7 @@ def test_memory_stays_small_whatever_comes(name: str) -> None:
     assert peak_bytes < 8 << 20
 
 
+@pytest.mark.extended
 def test_a_decoded_file_of_the_largest_size_stays_within_64_mib() -> None:
     size_bytes = 32 << 10
     text = (b'{"architectures":["x"],"a":[' + b'{"a":1},' * (size_bytes // 8 - 8) + b"1]}").ljust(size_bytes)

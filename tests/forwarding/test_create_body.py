@@ -83,6 +83,7 @@ async def test_every_option_under_its_name_at_ollama(
     assert [type(raw[name]) for name in ("num_ctx", "seed", "temperature")] == [int, int, float]
 
 
+@pytest.mark.extended_unless("0.24.0")
 @pytest.mark.parametrize("version", ["0.11.0", "0.24.0", "0.33.0"])
 async def test_a_model_with_projector_and_adapter(
     world: World, emulator: OllamaEmulator, version: str
@@ -92,6 +93,7 @@ async def test_a_model_with_projector_and_adapter(
     assert body == {"files": TOGETHER_FILES, "adapters": {"adapter.gguf": digest(LORA)}}
 
 
+@pytest.mark.extended_unless("0.34.1")
 @pytest.mark.parametrize("version", ["0.34.1", "0.40.0", "0.0.0"])
 async def test_a_model_with_projector_where_adapters_are_refused(
     world: World, emulator: OllamaEmulator, version: str
@@ -122,6 +124,7 @@ async def test_a_draft_is_quantized_and_the_model_is_not(world: World, emulator:
     assert digest(small) not in [layer.digest for layer in manifest.layers]
 
 
+@pytest.mark.extended_unless("0.33.0", "0.40.0")
 @pytest.mark.parametrize("version", ["0.30.0", "0.33.0", "0.34.1", "0.40.0"])
 async def test_shards_keep_their_numbers_and_come_before_a_projector(
     world: World, emulator: OllamaEmulator, version: str
@@ -135,6 +138,7 @@ async def test_shards_keep_their_numbers_and_come_before_a_projector(
     assert max(ours) < "projector.gguf"
 
 
+@pytest.mark.extended_unless("options1-0.24.0", "options0-0.33.0")
 @pytest.mark.parametrize("version", ["0.24.0", "0.33.0"])
 @pytest.mark.parametrize("options", [{}, {"quantize": "Q4_K_M"}])
 async def test_a_set_of_safetensors_keeps_its_names(
@@ -152,6 +156,7 @@ async def test_quantize(world: World, emulator: OllamaEmulator, version: str) ->
     assert body == {"files": {"model.gguf": digest(WEIGHTS)}, "quantize": "q4_k_m"}
 
 
+@pytest.mark.extended_unless("True-0.24.0", "False-0.33.0")
 @pytest.mark.parametrize("version", ["0.24.0", "0.33.0"])
 @pytest.mark.parametrize("lora", [True, False])
 async def test_from_a_model_that_is_there(

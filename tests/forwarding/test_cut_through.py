@@ -193,6 +193,7 @@ async def test_a_cancelled_ingest_sends_no_further(
     assert list(emulator.blobs.digests()) == []
 
 
+@pytest.mark.extended_unless("not declared")
 @pytest.mark.parametrize("how", ["switched off", "not declared"])
 async def test_when_it_does_not_happen(
     how: str, start_service: StartService, emulator: OllamaEmulator
@@ -266,6 +267,7 @@ async def test_the_same_bytes_arriving_elsewhere_hold_up_no_deployment(
     await slow.call
 
 
+@pytest.mark.extended
 async def test_the_worker_of_another_process_does_not_send_it_as_well(
     start_service: StartService, emulator: OllamaEmulator
 ) -> None:

@@ -97,7 +97,7 @@ async def killed_at(step: str, url: str, tmp_path: Path, emulator: OllamaEmulato
     assert emulator.models["test"]
 
 
-@pytest.mark.extended_when("push")
+@pytest.mark.extended
 @pytest.mark.parametrize("step", ["push", "create"])
 async def test_two_processes_on_postgresql(
     step: str, postgres: PostgresCluster, tmp_path: Path, emulator: OllamaEmulator

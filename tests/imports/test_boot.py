@@ -23,6 +23,7 @@ DATA = gguf(MEBIBYTE)
 REFUSED = "a file stays in the import folder"
 
 
+@pytest.mark.extended_when("postgresql")
 async def test_files_become_models_of_their_names_on_the_default_targets(
     start_service: StartService, emulator: OllamaEmulator, database_url: str, tmp_path: Path
 ) -> None:

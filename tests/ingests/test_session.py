@@ -131,7 +131,7 @@ async def test_a_digest_may_be_left_out_where_it_is_not_required(parts: Parts) -
     assert (await upload(parts, DATA, [(0, DATA, None)], "")).sha256 == digest(DATA)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cuts=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 300), st.booleans()), max_size=20),
     size=st.integers(SMALLEST, 2000),

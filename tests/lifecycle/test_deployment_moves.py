@@ -98,6 +98,7 @@ async def test_of_a_cancelled_ingest(database: Database) -> None:
         assert now.deployments[1].state is _D.READY
 
 
+@pytest.mark.extended_when("-6")
 @pytest.mark.parametrize("fencing", [FENCING - 1, FENCING + 1])
 async def test_under_a_lease_that_was_lost(database: Database, fencing: int) -> None:
     for state, call in product(DeploymentState, _CALLS.values()):

@@ -32,6 +32,7 @@ async def assert_refused(
     return dict(refusal.metadata)
 
 
+@pytest.mark.extended_unless("evil", "m:t:u")
 @pytest.mark.parametrize(
     "name",
     [

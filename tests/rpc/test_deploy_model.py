@@ -190,7 +190,7 @@ async def test_an_option_that_is_no_longer_taken(start_service: StartService, em
     await refused(deploy(strict, targets=["a"]), "OPTION_UNSUPPORTED", "options.from")
 
 
-@pytest.mark.extended_when("postgresql")
+@pytest.mark.extended
 async def test_a_deletion_comes_before_or_after_it(on_both: RunningService) -> None:
     """At once: whichever wins, no ingest that the catalog knows lacks its bytes."""
     for number in range(6):

@@ -81,7 +81,7 @@ async def test_a_client_that_closes_its_connection(scene: Scene) -> None:
     await ends_well(scene, file, MEBIBYTE)
 
 
-@pytest.mark.extended_when("postgresql")
+@pytest.mark.extended
 async def test_a_client_process_that_is_killed_while_it_sends(
     start_service: StartService, emulator: OllamaEmulator, database_url: str
 ) -> None:

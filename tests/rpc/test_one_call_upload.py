@@ -145,6 +145,7 @@ async def test_a_client_that_vanishes_while_its_ingest_is_created(
     await ends_well(scene, ingest)
 
 
+@pytest.mark.extended
 async def test_a_client_that_vanishes_right_after_start(scene: Scene) -> None:
     """Wherever in the beginning the cut falls."""
     for waits in (False, True) * 15:

@@ -32,6 +32,7 @@ def request() -> CreateIngestRequest:
     return create_request(DATA, "m", sha256=digest(DATA), request_id=ID)
 
 
+@pytest.mark.extended_when("postgresql")
 async def test_the_same_body_again_is_the_same_ingest_in_every_state(running: RunningService) -> None:
     first = await running.ingests.CreateIngest(request())
     assert first.request_id == ID
@@ -42,6 +43,7 @@ async def test_the_same_body_again_is_the_same_ingest_in_every_state(running: Ru
     assert await running.ingests.CreateIngest(request()) == ready
 
 
+@pytest.mark.extended_when("postgresql")
 async def test_a_cancelled_ingest_is_answered_as_cancelled(running: RunningService) -> None:
     first = await running.ingests.CreateIngest(request())
     cancelled = await running.ingests.CancelIngest(CancelIngestRequest(name=first.name))
@@ -53,6 +55,7 @@ async def test_twenty_at_once_are_one_ingest(running: RunningService) -> None:
     assert len({ingest.name for ingest in ingests}) == 1
 
 
+@pytest.mark.extended_when("postgresql")
 async def test_without_an_id_every_call_makes_a_new_ingest(running: RunningService) -> None:
     names = {(await running.ingests.CreateIngest(create_request(DATA))).name for _ in range(3)}
     assert len(names) == 3
@@ -64,6 +67,7 @@ def _change(edit: Callable[[CreateIngestRequest], object]) -> CreateIngestReques
     return changed
 
 
+@pytest.mark.extended_when("postgresql")
 async def test_another_body_is_refused(running: RunningService) -> None:
     first = await running.ingests.CreateIngest(request())
     others: list[Callable[[CreateIngestRequest], object]] = [
@@ -80,6 +84,7 @@ async def test_another_body_is_refused(running: RunningService) -> None:
     assert await running.ingests.CreateIngest(request()) == first
 
 
+@pytest.mark.extended_when("postgresql")
 async def test_a_one_call_upload_with_the_id_of_a_stored_ingest_answers_its_file(
     running: RunningService,
 ) -> None:

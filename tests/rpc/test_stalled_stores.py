@@ -195,6 +195,7 @@ async def test_chunks_of_one_byte_weigh_what_they_hold(
         assert (await task).sha256 == digest(data)
 
 
+@pytest.mark.extended
 async def test_of_64_uploads_60_stand_still_and_four_do_not_notice(service: RunningService) -> None:
     """What the 60 have sent is twice the budget of all: it must have been given back."""
     data = gguf(MEBIBYTE)
