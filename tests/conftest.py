@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,6 +31,8 @@ _TEMPLATE = "migrated"
 _USED_DATABASES: list[str] = []
 
 
+# httpcore asks for it at each request, and a module that is not there is looked for anew each time.
+sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 loop_guard.install()
 quick_database.install()
 

@@ -158,6 +158,7 @@ async def test_the_boot_log_tells_which_targets_share_their_directory(
     assert re.search(r'message="a target gets its files over HTTP".* target=far .*looked at there', log)
 
 
+@pytest.mark.extended
 def test_migrate_and_check(tmp_path: Path) -> None:
     variables = environment(tmp_path / "data", f"sqlite+aiosqlite:///{tmp_path / 'new.db'}")
     assert run("migrate", variables).stdout == "schema: none -> 0004\n"

@@ -155,7 +155,7 @@ def test_a_part_of_the_directory_that_cannot_be_written(tmp_path: Path, sqlite_u
     assert_refused(result, "INGEST_DATA_DIR", *words)
 
 
-@pytest.mark.extended_unless("listen-1")
+@pytest.mark.extended_unless("metrics_listen-1")
 @pytest.mark.extended_unless("listen-1")
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("setting", ["listen", "metrics_listen"])

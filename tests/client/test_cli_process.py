@@ -121,18 +121,16 @@ async def test_a_file_that_is_not_there(script: Script, tmp_path: Path):
     assert "No such file" in ended.err
 
 
-async def test_what_this_version_does_not_serve(script: Script):
-    for arguments in (
-        ["cancel", "i1"],
-        ["retry", "i1"],
-        ["verify", "m"],
-        ["deploy", "m"],
-        ["rm", "m"],
-        ["targets"],
-    ):
-        ended = await run(script.address, *arguments)
-        assert ended.code == 3
-        assert ended.err.startswith(f"error: this server does not serve `{arguments[0]}` yet\n")
+@pytest.mark.extended_unless("cancel")
+@pytest.mark.parametrize(
+    "arguments",
+    [["cancel", "i1"], ["retry", "i1"], ["verify", "m"], ["deploy", "m"], ["rm", "m"], ["targets"]],
+    ids=" ".join,
+)
+async def test_what_this_version_does_not_serve(script: Script, arguments: list[str]):
+    ended = await run(script.address, *arguments)
+    assert ended.code == 3
+    assert ended.err.startswith(f"error: this server does not serve `{arguments[0]}` yet\n")
 
 
 async def test_looking_around(script: Script):

@@ -106,6 +106,7 @@ async def test_a_path_stands_in_for_from_and_options_of_the_line_are_added(
     assert "from" not in body
 
 
+@pytest.mark.extended
 async def test_a_modelfile_that_builds_upon_a_targets_model(
     allowing: RunningService, emulator: OllamaEmulator, files: Path
 ) -> None:
@@ -150,6 +151,7 @@ async def test_the_file_that_is_wrong_is_named_and_the_end_is_the_end(
     assert (ended.objects[-1]["ingest"]["state"], ended.objects[-1]["ingest"]["done"]) == ("FAILED", True)
 
 
+@pytest.mark.extended
 async def test_what_a_targets_version_cannot_do_is_that_targets_failure(
     allowing: RunningService, emulator: OllamaEmulator, files: Path
 ) -> None:

@@ -44,6 +44,7 @@ def stored(tmp_path: Path) -> bytes:
     return (tmp_path / "data" / "blobs" / digest(DATA).replace(":", "-")).read_bytes()
 
 
+@pytest.mark.extended
 async def test_a_link_that_is_cut_every_few_bytes(
     service: ServiceProcess, path: Path, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ async def test_refusals(service: Service, tmp_path: Path):
     assert "(MODEL_NOT_FOUND)" in (await run(service.address, "verify", "m")).err
 
 
+@pytest.mark.extended
 async def test_all_defects_of_a_file_are_told(service: Service, tmp_path: Path):
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(Gguf().but({"llama.block_count": u32(0), "llama.context_length": None}).file())

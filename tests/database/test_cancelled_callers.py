@@ -122,6 +122,7 @@ async def test_a_caller_cancelled_at_each_statement(database: Database, fails: b
     assert moment - 1 in {6, 7}
 
 
+@pytest.mark.extended_when("sqlite")
 async def test_many_cancelled_callers_leave_the_pool_usable(database: Database) -> None:
     many = [_new() for _ in range(40)]
     callers = [asyncio.create_task(insert(database, one, events=_EVENTS)) for one in many]

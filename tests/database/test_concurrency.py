@@ -81,6 +81,7 @@ async def _check(database: Database, reports: Sequence[Report]) -> None:
     assert states[IngestState.CANCELLED] >= 1
 
 
+@pytest.mark.extended_when("sqlite")
 async def test_in_one_process(database: Database, tmp_path: Path) -> None:
     directory = tmp_path / "data"
     executor = await _prepared(directory)

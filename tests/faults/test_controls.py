@@ -24,6 +24,7 @@ from tests.support.service import environment
 DATA = gguf(4 * MEBIBYTE + 99)
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "way", ["ignores failed syncs", pytest.param("repeats failed syncs", marks=pytest.mark.soak)]
 )

@@ -63,7 +63,7 @@ async def kill_and_check(
     await check_ends_well(service.ingests, told, DATA, data_dir, request_id=request_id, from_start=from_start)
 
 
-@pytest.mark.extended_unless("checkpoint:2:after", "rename:1:after")
+@pytest.mark.extended_unless("rename:1:after")
 @pytest.mark.parametrize(("number", "point"), list(enumerate(POINTS)), ids=POINTS)
 async def test_a_server_killed_at_a_named_step_loses_nothing(
     number: int, point: str, new_url: NewUrl, tmp_path: Path, start_service: StartService

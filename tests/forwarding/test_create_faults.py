@@ -180,6 +180,7 @@ async def test_a_fault_in_create_ends_as_documented(
         assert list(emulator.models) == ["m:latest"]
 
 
+@pytest.mark.extended_unless("cut")
 @pytest.mark.parametrize("kind", ["cut", "end_early"])
 async def test_a_model_that_was_there_before_does_not_pass_for_a_lost_create(
     world: World, emulator: OllamaEmulator, kind: str
@@ -222,6 +223,7 @@ async def test_the_body_of_create_is_ours_alone(world: World, emulator: OllamaEm
     ]
 
 
+@pytest.mark.extended_unless("Foo-")
 @pytest.mark.parametrize(
     ("first", "second"), [("Foo", "fOO:LATEST"), ("library/bar", "bar"), ("a/B", "A/b:Latest")]
 )

@@ -75,6 +75,7 @@ async def test_it_is_refused_before_anything_is_pushed(
     assert await world.states(ingest_id) == "FAILED"
 
 
+@pytest.mark.extended_unless("0.24.0-options0", "0.34.0-options1")
 @pytest.mark.parametrize("options", [TYPICAL, {"quantize": "Q8_0"}])
 @pytest.mark.parametrize("version", ["0.24.0", "0.34.0"])
 async def test_the_last_versions_that_can_still_do_it(
@@ -103,6 +104,7 @@ async def test_one_targets_refusal_leaves_the_others_alone(sqlite_database: Data
         assert ingest.failure.reason == "OPTION_UNSUPPORTED"
 
 
+@pytest.mark.extended_unless("0.33.0-files0", "0.34.1")
 @pytest.mark.parametrize(
     ("version", "files", "expected"),
     [("0.33.0", PLAIN, 1), ("0.33.0", SHARDS, 1), ("0.24.0", PLAIN, 0), ("0.34.1", PLAIN, 0)],

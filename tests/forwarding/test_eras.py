@@ -56,6 +56,7 @@ async def test_a_lost_answer_of_era_b_is_settled_with_the_layer_that_show_names(
     assert deployment.layer_digest in emulator.blobs.digests()
 
 
+@pytest.mark.extended_unless("null", "u0000")
 @pytest.mark.parametrize(
     ("body", "recorded"),
     [
@@ -76,6 +77,7 @@ async def test_a_version_that_is_no_version_does_no_harm(
     assert deployment.target_version == recorded
 
 
+@pytest.mark.extended_unless("null,5")
 @pytest.mark.parametrize(
     "body",
     [

@@ -121,6 +121,7 @@ async def test_a_blob_that_appears_after_head_is_settled_by_another_head(
     assert emulator.calls.body_bytes() == 0
 
 
+@pytest.mark.extended_unless("TARGET_REFUSED0", "UNREACHABLE", "CORRUPT")
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [

@@ -13,6 +13,7 @@ DATA = gguf(100_000)
 TO_CREATE = "version head post show create"
 
 
+@pytest.mark.extended_unless("0.24.0")
 @pytest.mark.parametrize("version", ["0.24.0", "0.33.0", "0.34.1"])
 async def test_a_blob_missing_at_create_is_sent_once_more(
     world: World, emulator: OllamaEmulator, version: str

@@ -85,7 +85,7 @@ def check_not_lost(tmp_path: Path) -> None:
     assert any(place.is_file() and place.read_bytes() == DATA for place in places)
 
 
-@pytest.mark.extended_when("checkpoint:2:after-copied")
+@pytest.mark.extended
 @pytest.mark.parametrize(("number", "point", "copied"), POINTS)
 async def test_a_boot_goes_on_with_what_a_killed_boot_began(
     number: int, point: str, copied: bool, new_url: NewUrl, tmp_path: Path, start_service: StartService

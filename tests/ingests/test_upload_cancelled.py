@@ -106,6 +106,7 @@ async def check_good_order(parts: Parts, ingest: Ingest, data: bytes) -> FileSta
     return file.state
 
 
+@pytest.mark.extended_unless("waiting")
 @pytest.mark.parametrize("when", ["waiting", "answered", "again"])
 async def test_an_upload_that_is_cancelled_at_any_of_its_waits_leaves_good_order(
     parts: Parts, when: str

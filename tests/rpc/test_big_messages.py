@@ -45,6 +45,7 @@ async def left_resumable(shared: Scene, file: str) -> None:
     await shared.give_up(file)
 
 
+@pytest.mark.extended_unless("4194305")
 @pytest.mark.parametrize("size_bytes", [4 * MEBIBYTE + 1, 64 * MEBIBYTE])
 async def test_a_message_over_the_receive_limit_is_refused_by_grpc_itself(
     shared: Scene, size_bytes: int
@@ -84,6 +85,7 @@ async def test_a_request_that_is_no_protobuf(shared: Scene, method: str, data: b
     assert await shared.all_ingests() == before
 
 
+@pytest.mark.extended_unless("0-cut", "1-noise", "2-no UTF")
 @pytest.mark.parametrize(
     "data", [TRUNCATED, b"\x0a\x05" + NO_UTF8, b"\xff" * 1000], ids=["cut", "no UTF-8", "noise"]
 )

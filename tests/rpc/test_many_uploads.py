@@ -45,6 +45,7 @@ async def test_twenty_uploads_of_the_same_bytes_at_once(
     assert len(models) == COUNT
 
 
+@pytest.mark.extended
 async def test_twenty_uploads_of_different_bytes_at_once(
     start_service: StartService, database_url: str
 ) -> None:

@@ -72,6 +72,7 @@ def assert_refused_unsent(ingest: Ingest, old: OllamaEmulator, named: str) -> No
     assert set(old.calls.names()) == {"version"}
 
 
+@pytest.mark.extended_unless("requires")
 @pytest.mark.parametrize(
     ("name", "old_version", "line"),
     [

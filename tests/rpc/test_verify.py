@@ -202,6 +202,7 @@ async def two_files(running: RunningService) -> tuple[bytes, bytes]:
     return parts
 
 
+@pytest.mark.extended_unless("1")
 @pytest.mark.parametrize("rotten", [0, 1])
 async def test_of_several_files_all_are_read_and_the_rotten_one_is_named(scene: Scene, rotten: int) -> None:
     parts = await two_files(scene.running)
@@ -252,6 +253,7 @@ async def test_the_reading_ends_with_the_client_that_asked_for_it(scene: Scene, 
     assert len(steered.pieces) == 1
 
 
+@pytest.mark.extended
 async def test_a_client_that_goes_does_not_end_the_reading_of_others(
     scene: Scene, every_moment: None
 ) -> None:
@@ -301,6 +303,7 @@ async def test_a_drain_ends_it(scene: Scene, every_moment: None) -> None:
     await asyncio.wait_for(stopping, GIVE_UP_SECONDS)
 
 
+@pytest.mark.extended
 async def test_a_drain_ends_it_while_targets_are_asked(scene: Scene) -> None:
     await push(scene.running.ingests, DATA)
     stalls = scene.emulator.faults.add(Fault("stall", call="show", times=None))

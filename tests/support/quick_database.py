@@ -6,13 +6,16 @@ sync its log at each commit; no power is cut while they run (tests/faults cuts i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingest_service.database import engine as database_engine
+from ingest_service.database import migrate
 from ingest_service.database.connect import create_engine
 
 
@@ -56,6 +59,18 @@ def install() -> None:
         return engine
 
     setattr(database_engine, "create_engine", create)  # noqa: B010
+    setattr(migrate, "ScriptDirectory", _ScriptsReadOnce)  # noqa: B010
+
+
+@functools.cache
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(migrate.alembic_config())
+
+
+class _ScriptsReadOnce:
+    """Every start of a service looks which revision is the newest; the files do not change meanwhile."""
+
+    from_config = staticmethod(lambda _: _scripts())
 
 
 def _without_syncs(dbapi_connection: Any, record: Any) -> None:
