@@ -209,7 +209,8 @@ async def test_a_model_replaced_by_a_lost_create_is_recognised(
 async def test_success_that_show_does_not_confirm_is_no_success(
     world: World, emulator: OllamaEmulator
 ) -> None:
-    emulator.faults.add(Fault("respond", "show", status=404, times=None))
+    gone = '{"error":"model \'m\' not found"}'
+    emulator.faults.add(Fault("respond", "show", status=404, body=gone, times=None))
     ingest = await world.forwarded(DATA, retry_seconds=0.1)
     assert ingest.failure is not None
     assert ingest.failure.reason is Reason.TARGET_UNREACHABLE

@@ -131,7 +131,7 @@ class _Talker:
                 await writer.drain()
                 await asyncio.sleep(0.005)
         missing = b"/api/show" in head
-        body = b'{"version":"1"}'
+        body = b'{"error":"model \'m\' not found"}' if missing else b'{"version":"1"}'
         writer.write(b"HTTP/1.1 404 no\r\n" if missing else b"HTTP/1.1 200 OK\r\n")
         writer.write(b"Content-Length: 0\r\n\r\n" if head.startswith(b"HEAD") else b"")
         if not head.startswith(b"HEAD"):

@@ -190,7 +190,10 @@ async def test_a_client_that_cancels_cancels_the_handler_and_is_no_fault(
 
 
 class _Untouched:
-    """A context on which nothing may be called."""
+    """A context on which nothing may be called but who the peer is, for the log."""
+
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
 
 
 async def _cancelled(request: object, context: object) -> NoReturn:

@@ -49,8 +49,8 @@ def channel_options(server: str) -> list[tuple[str, int | str]]:
     options: list[tuple[str, int | str]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        # A dead link is noticed in quiet streams as well. On a half-open one it is the timeout of grpc's other
-        # pings that counts, 60 s by default; a link whose buffers hold half a minute of bytes is not dead.
+        # A dead link is noticed in quiet streams as well. On a half-open one the timeout of grpc's other
+        # pings counts, 60 s by default; a link whose buffers hold half a minute of bytes is not dead.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.ping_timeout_ms", 35_000),
