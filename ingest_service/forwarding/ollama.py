@@ -137,15 +137,17 @@ class OllamaClient:
             if response.status_code not in {200, 201}:
                 raise await error_of(response)
 
-    async def show(self, model: str) -> Shown | None:
-        """The model as it is there; None if Ollama says that it has none of that name."""
+    async def show(self, model: str, *, in_ollamas_words: bool = False) -> Shown | None:
+        """The model as it is there; None if it is not.
+
+        `in_ollamas_words`: only Ollama itself may say so. Another's 404, a proxy's perhaps, is then Refused.
+        """
         async with self._request("POST", "/api/show", json={"model": model}, **_SHOW) as response:
             if response.status_code == 404:
                 words, said_by_ollama = await read_error(response)
-                if said_by_ollama:
-                    return None
-                # Whatever stands before Ollama knows nothing of its models.
-                raise Refused(words)
+                if in_ollamas_words and not said_by_ollama:
+                    raise Refused(words)
+                return None
             if response.status_code != 200:
                 raise await error_of(response)
             data = await read_json(response, MAX_SHOW_BYTES)

@@ -45,7 +45,8 @@ class TargetPresence:
         async with free:
             try:
                 async with asyncio.timeout(_PATIENCE_SECONDS), OllamaClient(target) as client:
-                    shown = await client.show(model.newest.model)
+                    # What is not there is written down as lost: a proxy's word is not enough.
+                    shown = await client.show(model.newest.model, in_ollamas_words=True)
                     manifest = "" if shown is None else await _manifest(client, model.canonical_model)
             except TimeoutError:
                 words = f"The target did not answer within {_PATIENCE_SECONDS:.0f} s."
