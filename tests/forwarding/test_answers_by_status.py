@@ -66,9 +66,9 @@ STEPS: list[tuple[str, str, int, End, End, dict[str, End]]] = [
     ("version", "version", 0, AGAIN_AT_VERSION, NO_AT_VERSION, {}),
     ("head", "blob_head", 0, AGAIN_AT_HEAD, NO_AT_HEAD, {"404": FINE}),
     ("post", "blob_post", 0, AGAIN_AT_POST, NO_AT_POST, {}),
-    ("show", "show", 0, AGAIN_AT_SHOW, NO_AT_SHOW, {}),
+    ("show", "show", 0, AGAIN_AT_SHOW, NO_AT_SHOW, {"404": FINE}),
     ("create", "create", 0, AGAIN_AT_CREATE, NO_AT_CREATE, {"500 of Ollama": NO_AT_CREATE}),
-    ("confirm", "show", 1, AGAIN_AT_CONFIRM, NO_AT_CONFIRM, {}),
+    ("confirm", "show", 1, AGAIN_AT_CONFIRM, NO_AT_CONFIRM, {"404": AGAIN_AT_CONFIRM}),
     ("tags", "tags", 0, FINE, FINE, {}),
 ]
 #: The same path as 403: once is enough.
