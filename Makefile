@@ -51,7 +51,7 @@ test-extended: $(DEV) ## the extended tier alone: variants, wide tables, the sec
 
 # No test may need what another left behind. The seed is printed; ORDER="-p randomly --randomly-seed=n" repeats it.
 test-extended test-all: ORDER := -p randomly
-test-all: test test-extended ## both tiers, within 30 minutes; CI runs them
+test-all: test test-extended ## both tiers
 
 test-loaded: $(DEV) ## `make test` beside a load that burns two cores (TIMES=5, TESTS="ids": these alone instead)
 	$(BIN)/python scripts/test_beside_load.py --times $(or $(TIMES),5) $(TESTS)
