@@ -12,9 +12,11 @@ FUZZ := $(VENV)/.fuzz
 BENCH := $(VENV)/.bench
 # The protos of the last release, as a built image: clones in CI have no tags to compare with.
 PROTOS_BASELINE := protos/baseline.binpb
-# Two workers, of which the first to be done takes half of what the other still has.
+# For two cores: while one worker waits for a process, a disk or a timer, the others compute.
+WORKERS ?= 3
+# The worker that is done first takes half of what another still has.
 # With compiled files, even where the environment forbids them: services in processes of their own start faster.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help demo test test-extended test-all test-loaded serve lint format protos protos-baseline lock bench soak fuzz test-ollama clean
