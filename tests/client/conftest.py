@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from tests.client.scripted_server import Script, serve
 
 # Short, so that tests of "never hangs" take no time; the ratios are those of the defaults.
 QUICK = Limits(timeout_seconds=3, connect_timeout_seconds=1, stall_seconds=1, patience_seconds=4)
+
+# For tests that wait until the patience is over.
+IMPATIENT = replace(QUICK, patience_seconds=1.5)
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +39,12 @@ async def script() -> AsyncIterator[Script]:
 @pytest.fixture
 async def client(script: Script) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(script.address, limits=QUICK) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def impatient(script: Script) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(script.address, limits=IMPATIENT) as opened:
         yield opened
 
 

@@ -266,6 +266,7 @@ async def test_a_wrong_digest_is_dropped_and_the_file_read_anew(
     assert known(settled) == DIGEST
 
 
+@pytest.mark.extended
 async def test_bytes_that_are_wrong_either_way_are_tried_once_more_only(
     script: Script, client: AsyncClient, settled: Path
 ):

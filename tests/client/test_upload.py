@@ -252,7 +252,9 @@ async def test_too_many_uploads_waits_its_turn(script: Script, client: AsyncClie
     assert (await client.upload(FILE, ten_bytes)).committed_size == 10
 
 
-async def test_a_server_that_stops_reading_is_given_up(script: Script, client: AsyncClient, tmp_path: Path):
+async def test_a_server_that_stops_reading_is_given_up(
+    script: Script, impatient: AsyncClient, tmp_path: Path
+):
     async def never_reads(messages, context):
         await asyncio.sleep(3600)
 
@@ -264,7 +266,7 @@ async def test_a_server_that_stops_reading_is_given_up(script: Script, client: A
     _resumable(script)
     async with asyncio.timeout(60):
         with pytest.raises(ConnectionLostError, match="took no bytes for 1 s"):
-            await client.upload(FILE, path)
+            await impatient.upload(FILE, path)
 
 
 async def test_a_file_that_changes_is_never_finished(script: Script, client: AsyncClient, big_file: Path):

@@ -38,7 +38,7 @@ from model_ingest.v1.resources_pb2 import (
     Notice,
 )
 
-from tests.client.conftest import QUICK
+from tests.client.conftest import IMPATIENT, QUICK
 from tests.client.scripted_server import Script, event, ingest, serve
 
 NOTES = [event(n, notice=Notice(message=f"n{n}")) for n in range(1, 7)]
@@ -61,7 +61,7 @@ async def test_a_broken_stream_is_taken_up_without_a_gap(script: Script, client:
     assert [request.after_sequence for request in script.seen("WatchIngest")] == [0, 2, 4]
 
 
-async def test_progress_renews_the_patience(script: Script, client: AsyncClient):
+async def test_progress_renews_the_patience(script: Script, impatient: AsyncClient):
     rounds = 0
 
     async def alive_then_lost(request, context):
@@ -69,16 +69,16 @@ async def test_progress_renews_the_patience(script: Script, client: AsyncClient)
         rounds += 1
         await asyncio.sleep(0.3)
         yield WatchIngestResponse(heartbeat=Heartbeat())
-        if rounds < 12:
+        if rounds < 8:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
 
     script.on("WatchIngest", alive_then_lost)
     started = time.monotonic()
-    await _sequences(client)
-    assert time.monotonic() - started > QUICK.patience_seconds
+    await _sequences(impatient)
+    assert time.monotonic() - started > IMPATIENT.patience_seconds
 
 
-async def test_a_silent_stream_is_cut_and_in_the_end_given_up(script: Script, client: AsyncClient):
+async def test_a_silent_stream_is_cut_and_in_the_end_given_up(script: Script, impatient: AsyncClient):
     async def silence(request, context):
         if request.after_sequence == 0:
             yield NOTES[0]
@@ -87,7 +87,7 @@ async def test_a_silent_stream_is_cut_and_in_the_end_given_up(script: Script, cl
     script.on("WatchIngest", silence)
     async with asyncio.timeout(60):
         with pytest.raises(ConnectionLostError, match="silent for 1 s"):
-            await _sequences(client)
+            await _sequences(impatient)
     assert len(script.seen("WatchIngest")) >= 2
 
 

@@ -186,6 +186,7 @@ async def test_client_that_leaves(
         assert [path.name[:4] for path in emulator.blobs.temps()] == ["COPY"], "a leaked temporary"
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("version", [ERAS["A"], ERAS["B"]])
 async def test_unwatched_create_runs_on(emulator: OllamaEmulator) -> None:
     """`stream:false` in eras A and B: the waiter ignores that the client left."""

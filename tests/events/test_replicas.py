@@ -111,6 +111,7 @@ async def test_processes_show_the_work_of_another(
         assert all(one == list(range(1, end.last_sequence + 1)) for one in seen)
 
 
+@pytest.mark.extended_when("sqlite")
 @pytest.mark.usefixtures("no_polls")
 async def test_events_arrive_by_hints_alone(database_url: str, tmp_path: Path) -> None:
     async with replicas(database_url, tmp_path / "data", 3) as (worker, *others):
@@ -134,6 +135,7 @@ async def test_events_arrive_by_hints_alone(database_url: str, tmp_path: Path) -
             assert found == list(range(1, found[-1] + 1))
 
 
+@pytest.mark.extended_when("sqlite")
 async def test_progress_of_another_replica_is_seen_by_polling(database_url: str, tmp_path: Path) -> None:
     data = gguf(3 * MEBIBYTE)
     async with replicas(

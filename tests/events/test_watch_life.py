@@ -90,6 +90,7 @@ async def test_the_planned_end_says_so_on_the_wire(start_service: StartService) 
     assert retry.retry_delay.ToNanoseconds() == 0
 
 
+@pytest.mark.extended
 async def test_our_client_does_not_notice(
     start_service: StartService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

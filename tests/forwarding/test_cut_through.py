@@ -111,7 +111,7 @@ async def test_a_target_hears_nothing_before_the_whole_header_is_accepted(
         messages = upload_messages(f"{name}/files/model.gguf", data)
         for message in messages[:3]:
             await upload.write(message)
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.3)
         assert not emulator.calls.names()
         for message in messages[3:-1]:
             with contextlib.suppress(Exception):
@@ -123,7 +123,7 @@ async def test_a_target_hears_nothing_before_the_whole_header_is_accepted(
             assert (await upload).state == resources_pb2.File.STATE_STORED
         else:
             assert (await until_done(service, name)).state == resources_pb2.Ingest.STATE_FAILED
-            await asyncio.sleep(1)
+            await asyncio.sleep(0.3)
             assert not emulator.calls.names()
 
 
@@ -206,7 +206,7 @@ async def test_when_it_does_not_happen(
     async with asyncio.timeout(30):
         while not (service.service.uploads.active and service.service.uploads.held_bytes == 0):
             await asyncio.sleep(0.05)
-    await asyncio.sleep(1)
+    await asyncio.sleep(0.3)
     assert sent(emulator) == 0
     upload.finish()
     await upload.call
@@ -246,7 +246,7 @@ async def test_a_target_that_cannot_do_what_is_asked_gets_no_byte(
         async with asyncio.timeout(30):
             while not emulator.calls.named("version"):
                 await asyncio.sleep(0.05)
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.3)
         assert sent(emulator) == 0
         upload.finish()
         await upload.call

@@ -94,6 +94,7 @@ async def test_a_stream_that_brings_enough_in_every_minute_is_not_ended(
         assert (await call).state == resources_pb2.File.STATE_STORED
 
 
+@pytest.mark.extended
 async def test_a_slow_client_that_moves_is_not_cut(
     start_service: StartService, emulator: OllamaEmulator
 ) -> None:
