@@ -79,11 +79,11 @@ async def test_a_file_that_breaks_the_rule(shared: Scene, taken: Taken, rule: st
 
 @pytest.mark.extended_unless("A1", "M1")
 @pytest.mark.parametrize("rule", RULES)
-async def test_the_same_file_put_right_is_stored(shared: Scene, rule: str) -> None:
+async def test_the_same_file_put_right_is_stored(shared_store: Scene, rule: str) -> None:
     row = next(row for row in SENT if row.rule == rule)
     if "split.no" in row.good.pairs or row.good.pairs.get("general.type") is not None:
         pytest.skip("no whole model by itself: tests/ingests/test_agreement.py has these")
     data = row.good.file()
-    ingest = await shared.create(data, f"right-{rule}", store_only=True)
-    file = await upload(shared.running, upload_messages(ingest.files[0].name, data))
+    ingest = await shared_store.create(data, f"right-{rule}", store_only=True)
+    file = await upload(shared_store.running, upload_messages(ingest.files[0].name, data))
     assert file.state == resources_pb2.File.STATE_STORED
