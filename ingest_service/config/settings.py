@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError
 from ingest_service.config.masking import masked_database_url, masked_refused, masked_target_url
 from ingest_service.config.targets import TargetSetting, load_targets, parse_targets
 from ingest_service.database.postgres_url import unknown_argument
+from ingest_service.database.types import LONGEST_LEASE_SECONDS
 
 PREFIX = "INGEST_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -233,7 +234,10 @@ SETTINGS: tuple[Setting, ...] = (
         "DEPLOYMENT_RETRY_SECONDS", "3600", _number(0, 7 * 86400),
         "how long a target that does not answer is tried again",
     ),
-    Setting("LEASE_SECONDS", "15", _number(0.5, 600), "after this long a killed worker's work is taken over"),
+    Setting(
+        "LEASE_SECONDS", "15", _number(0.5, LONGEST_LEASE_SECONDS),
+        "after this long a killed worker's work is taken over",
+    ),
     Setting("MAX_DEPLOYMENTS", "64", _integer(1, 1024), "deployments driven at once, one per target"),
     Setting("MAX_WATCHES", "2000", _integer(1, 100_000), "WatchIngest calls at once"),
     Setting(

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or
 from ingest_service.database.rows import changed, deployment_from_row, deployment_values
 from ingest_service.database.statements import ReadOrLock, Statements
 from ingest_service.database.tables import deployments, ingests
-from ingest_service.database.types import LONGEST_LEASE_SECONDS, UtcMicros, database_now
+from ingest_service.database.types import UtcMicros, database_now, lease_has_ended
 from ingest_service.vocabulary.records import Deployment
 from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState, IngestState
 
@@ -37,11 +37,8 @@ class Lease:
 
 def _is_free(now: database_now) -> ColumnElement[bool]:
     """Nobody holds a live lease of it. One from a clock that was ahead is not believed."""
-    return or_(
-        deployments.c.lease_until_us.is_(None),
-        deployments.c.lease_until_us < now,
-        deployments.c.lease_until_us > now + int(LONGEST_LEASE_SECONDS * 1_000_000),
-    )
+    until_us = deployments.c.lease_until_us
+    return or_(until_us.is_(None), lease_has_ended(until_us, now))
 
 
 class DeploymentQueries:

@@ -6,7 +6,7 @@ from sqlalchemy import insert, or_, select, update
 
 from ingest_service.database.statements import Statements
 from ingest_service.database.tables import leases, store
-from ingest_service.database.types import LONGEST_LEASE_SECONDS, database_now
+from ingest_service.database.types import LONGEST_LEASE_SECONDS, database_now, lease_has_ended
 
 
 class StoreQueries:
@@ -31,9 +31,8 @@ class StoreQueries:
         """Takes or renews a lease by the database's clock; False while another owner has it."""
         now = database_now()
         values = {"owner": owner, "until_us": now + int(seconds * 1_000_000)}
-        # One that says it holds for longer than any is taken for was written by a clock that was ahead.
-        longest = now + int(max(seconds, LONGEST_LEASE_SECONDS) * 1_000_000)
-        is_free = or_(leases.c.owner == owner, leases.c.until_us < now, leases.c.until_us > longest)
+        ended = lease_has_ended(leases.c.until_us, now, max(seconds, LONGEST_LEASE_SECONDS))
+        is_free = or_(leases.c.owner == owner, ended)
         mine = update(leases).where(leases.c.name == name, is_free)
         if (await self._statements.run(mine.values(**values))).rowcount == 1:
             return True

@@ -8,7 +8,7 @@ from sqlalchemy import or_, select, update
 
 from ingest_service.database.statements import Statements, insert_into
 from ingest_service.database.tables import targets
-from ingest_service.database.types import LONGEST_LEASE_SECONDS, database_now
+from ingest_service.database.types import database_now, lease_has_ended
 
 
 class TargetQueries:
@@ -30,9 +30,7 @@ class TargetQueries:
                 or_(
                     targets.c.lease_owner.is_(None),
                     targets.c.lease_owner == owner,
-                    targets.c.lease_until_us < now,
-                    # Written by a clock that was ahead.
-                    targets.c.lease_until_us > now + int(LONGEST_LEASE_SECONDS * 1_000_000),
+                    lease_has_ended(targets.c.lease_until_us, now),
                 ),
             )
             .values(lease_owner=owner, lease_until_us=now + int(lease_seconds * 1_000_000))

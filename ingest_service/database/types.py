@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, TypeDecorator
+from sqlalchemy import BigInteger, ColumnElement, Dialect, TypeDecorator, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -39,6 +39,13 @@ class database_now(FunctionElement[int]):  # noqa: N801 (reads as the SQL functi
 
     type = BigInteger()
     inherit_cache = True
+
+
+def lease_has_ended(
+    until_us: ColumnElement[Any], now: database_now, longest_seconds: float = LONGEST_LEASE_SECONDS
+) -> ColumnElement[bool]:
+    """The lease ran out, or says that it holds for longer than `longest_seconds` from now."""
+    return or_(until_us < now, until_us > now + int(longest_seconds * 1_000_000))
 
 
 @compiles(database_now, "sqlite")

@@ -23,7 +23,14 @@ from ingest_service.forwarding.answers import (
     read_json,
 )
 from ingest_service.forwarding.create_answer import CreateAnswer, CreateLine, text_of
-from ingest_service.forwarding.target import OutcomeUnknown, Refused, Target, TargetError, Unreachable
+from ingest_service.forwarding.target import (
+    OutcomeUnknown,
+    Refused,
+    Target,
+    TargetError,
+    Unreachable,
+    without,
+)
 from ingest_service.storage import BlobReader
 from ingest_service.vocabulary.errors import BlobCorrupt
 from ingest_service.vocabulary.text import clean
@@ -72,6 +79,7 @@ class OllamaClient:
     async def __aenter__(self) -> Self:
         target = self._target
         try:
+            self._secrets = target.secrets()
             self._client = httpx.AsyncClient(
                 base_url=target.url,
                 headers={**target.headers, "accept-encoding": "identity"},
@@ -97,7 +105,7 @@ class OllamaClient:
                 raise await error_of(response)
             words = text_of((await read_json(response)).get("version"))
             # Hidden first: what is cut in the middle of a secret would keep the half of it.
-            return clean(self._target.hide(words), 64)
+            return clean(without(self._secrets, words), 64)
 
     async def has_blob(self, sha256: str) -> bool:
         """It says it has the blob. A hint, not a proof: Ollama only looks for the file's name."""
@@ -144,9 +152,10 @@ class OllamaClient:
         """
         async with self._request("POST", "/api/show", json={"model": model}, **_SHOW) as response:
             if response.status_code == 404:
-                words, said_by_ollama = await read_error(response)
-                if in_ollamas_words and not said_by_ollama:
-                    raise Refused(words)
+                if in_ollamas_words:
+                    words, said_by_ollama = await read_error(response)
+                    if not said_by_ollama:
+                        raise Refused(words)
                 return None
             if response.status_code != 200:
                 raise await error_of(response)
@@ -212,7 +221,7 @@ class OllamaClient:
                 async for line in stream:
                     taken = answer.take(line)
                     if taken is not None:
-                        heard.line(replace(taken, status=self._target.hide(taken.status)))
+                        heard.line(replace(taken, status=without(self._secrets, taken.status)))
 
     @staticmethod
     async def _create_refused(response: httpx.Response) -> TargetError:
@@ -261,7 +270,7 @@ class OllamaClient:
             ):
                 yield response
         except TargetError as error:
-            error.hide(self._target.secrets())
+            error.hide(self._secrets)
             raise
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise Refused(_BAD_URL) from error

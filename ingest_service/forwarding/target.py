@@ -39,11 +39,12 @@ class Target:
         texts |= {quote(text, safe="") for text in texts}
         return sorted((text for text in texts if len(text) >= _LEAST_SECRET), key=len, reverse=True)
 
-    def hide(self, text: str) -> str:
-        """`text`, which the target or something before it may have said, without our secrets."""
-        for secret in self.secrets():
-            text = text.replace(secret, "***")
-        return text
+
+def without(secrets: Iterable[str], text: str) -> str:
+    """`text`, which a target or something before it may have said, with each secret hidden."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
 
 
 class TargetError(Exception):
@@ -68,8 +69,7 @@ class TargetError(Exception):
 
     def hide(self, secrets: Iterable[str]) -> None:
         """A proxy may say what it was sent: that is for nobody else."""
-        for secret in secrets:
-            self.words = self.words.replace(secret, "***")
+        self.words = without(secrets, self.words)
         self.args = (self.words,)
 
 

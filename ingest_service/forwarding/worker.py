@@ -114,7 +114,8 @@ class Worker:
                     _log.info("a target answers again", extra={"target": name})
                     self._hub.wake_everybody()
             except IngestError:
-                _log.warning("what waits for a target could not be woken; the database does not answer")
+                # As above: and this comes every second.
+                _log.debug("what waits for a target could not be woken; the database does not answer")
             except Exception:  # noqa: BLE001 (logged)
                 _log.exception("unforeseen fault while asking whether targets are back")
 

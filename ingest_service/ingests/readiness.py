@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from ingest_service.database import Database
@@ -65,26 +65,24 @@ class Readiness:
             await self._set_serving(serving=serving)
 
     async def _problem(self) -> str | None:
-        try:
-            async with asyncio.timeout(_CHECK_SECONDS):
-                await self._store.probe()
-        except IngestError as error:
-            return error.message
-        except TimeoutError:
-            return f"The data directory did not answer within {_CHECK_SECONDS:.0f} s."
-        except Exception as error:  # noqa: BLE001 (a check that ended here would leave the last word standing)
-            return f"The check failed with an unforeseen {type(error).__name__}: {error}"
-        return await self._database_problem()
+        return await _failure_of(
+            self._store.probe, f"The data directory did not answer within {_CHECK_SECONDS:.0f} s."
+        ) or await _failure_of(
+            # A database can answer reads while it is locked, full or read-only.
+            self._database.prove_writable,
+            f"The database took no write within {_CHECK_SECONDS:.0f} s: it is locked, or too slow.",
+        )
 
-    async def _database_problem(self) -> str | None:
-        try:
-            async with asyncio.timeout(_CHECK_SECONDS):
-                # A database can answer reads while it is locked, full or read-only.
-                await self._database.prove_writable()
-        except IngestError as error:
-            return error.message
-        except TimeoutError:
-            return f"The database took no write within {_CHECK_SECONDS:.0f} s: it is locked, or too slow."
-        except Exception as error:  # noqa: BLE001 (a check that ended here would leave the last word standing)
-            return f"The check failed with an unforeseen {type(error).__name__}: {error}"
-        return None
+
+async def _failure_of(check: Callable[[], Awaitable[None]], too_slow: str) -> str | None:
+    """Why the check fails; None if it does not."""
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            await check()
+    except IngestError as error:
+        return error.message
+    except TimeoutError:
+        return too_slow
+    except Exception as error:  # noqa: BLE001 (a check that ended here would leave the last word standing)
+        return f"The check failed with an unforeseen {type(error).__name__}: {error}"
+    return None

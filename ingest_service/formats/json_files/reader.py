@@ -16,7 +16,7 @@ from ingest_service.formats.json_files.config import check_config
 from ingest_service.formats.json_files.limits import JsonLimits
 from ingest_service.formats.json_files.scan import Scan, ScanRules
 from ingest_service.formats.source import Source, Steps
-from ingest_service.formats.templates import check_template
+from ingest_service.formats.templates import warnings_of
 
 _CONFIG = "config.json"
 _ADDED = "added_tokens.json"
@@ -130,12 +130,7 @@ def _check_template(at: int, text: bytes, limits: JsonLimits) -> tuple[str, ...]
     if sum(len(template.encode("utf-8", "replace")) for template in templates) > limits.max_template_bytes:
         message = f"The chat templates have more than {limits.max_template_bytes} bytes together."
         refuse("C2", at, _TEMPLATE, message)
-    warnings = []
+    warnings: list[str] = []
     for template in templates:
-        verdict = check_template(template)
-        for refusal in verdict.refusals:
-            if limits.refuse_unsafe_templates:
-                refuse(refusal.rule, at, _TEMPLATE, refusal.message)
-            warnings.append(f"{_TEMPLATE}: {refusal.message}")
-        warnings.extend(f"{_TEMPLATE}: {warning}" for warning in verdict.warnings)
+        warnings += warnings_of(template, _TEMPLATE, at, refuse_unsafe=limits.refuse_unsafe_templates)
     return tuple(warnings[:_MAX_WARNINGS])

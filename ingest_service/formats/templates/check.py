@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jinja2 import nodes
 
+from ingest_service.formats.faults import refuse
 from ingest_service.formats.templates.cost import find_bombs
 from ingest_service.formats.templates.evaluate import evaluate
 from ingest_service.formats.templates.expressions import TooMuch
@@ -53,6 +54,17 @@ def check_template(text: str) -> TemplateVerdict:
         return _refused("C6", "The template has its variables take more values than can be judged.")
     except RecursionError:
         return _refused("C6", "The template nests too deep to be judged.")
+
+
+def warnings_of(text: str, key: str, offset: int | None, *, refuse_unsafe: bool) -> list[str]:
+    """What is said of the template under `key`, which begins at byte `offset`. Raises FormatFault for what C1
+    and C6 refuse; where that is allowed, it is a warning too.
+    """
+    verdict = check_template(text)
+    if refuse_unsafe and verdict.refusals:
+        first = verdict.refusals[0]
+        refuse(first.rule, offset, key, first.message)
+    return [f"{key}: {words}" for words in (*(one.message for one in verdict.refusals), *verdict.warnings)]
 
 
 def _judged(tree: nodes.Template, unknown_tags: frozenset[str]) -> TemplateVerdict:
