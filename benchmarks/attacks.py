@@ -1,6 +1,6 @@
 """What hostile clients cost the service: resident memory, and how long Health takes meanwhile.
 
-    .venv/bin/python -m benchmarks.attacks [--seconds N] [--only PART-OF-A-NAME]
+    .venv/bin/python -m benchmarks.attacks [--seconds N] [--only PART-OF-A-NAME] [--call-window-bytes N]
 
 Bounded and on loopback only: it starts a server of its own in a temporary directory and attacks nothing else.
 Attacker, probe and server share the machine; the times mean something only where nothing else runs on it.
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from benchmarks.health_probe import in_a_process
 from benchmarks.main_path import MEBIBYTE, Memory
 from tests.faults.children import OWN_CONNECTION, Child
 from tests.support import bombs
@@ -84,29 +84,20 @@ def _start(data: bytes) -> Attack:
     return attack
 
 
-async def probe(address: str, times: list[float], until: float) -> None:
-    """Asks Health again and again on a connection of its own."""
-    async with grpc.aio.insecure_channel(address, options=OWN_CONNECTION) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        while time.monotonic() < until:
-            began = time.perf_counter()
-            await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
-            times.append(time.perf_counter() - began)
-            await asyncio.sleep(0.01)
-
-
-async def run(name: str, attack: Attack, connections: int, streams: int, seconds: float) -> None:
+async def run(
+    name: str, attack: Attack, connections: int, streams: int, seconds: float, call_window_bytes: int
+) -> None:
     """One row, against a server of its own."""
     with tempfile.TemporaryDirectory() as directory:
         data_dir = Path(directory)
         variables = environment(data_dir / "data", f"sqlite+aiosqlite:///{data_dir / 'ingest.db'}")
+        variables["INGEST_CALL_WINDOW_BYTES"] = str(call_window_bytes)
         child = Child(variables, data_dir / "log")
         try:
             await child.start(120)
             assert child.process is not None
             memory = Memory(child.process.pid)
             until = time.monotonic() + seconds
-            times: list[float] = []
             channels = [
                 grpc.aio.insecure_channel(child.address, options=OWN_CONNECTION) for _ in range(connections)
             ]
@@ -119,7 +110,9 @@ async def run(name: str, attack: Attack, connections: int, streams: int, seconds
                     calls += 1
 
             work = [stream(channel) for channel in channels for _ in range(streams)]
-            await asyncio.gather(probe(child.address, times, until), *work)
+            attackers = asyncio.gather(*work)
+            times = await in_a_process(child.address, seconds)
+            await attackers
             memory.stop()
             for channel in channels:
                 await channel.close()
@@ -139,6 +132,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--only", default="")
+    parser.add_argument("--call-window-bytes", type=int, default=0, help="as INGEST_CALL_WINDOW_BYTES")
     arguments = parser.parse_args()
     print(
         f"{'attack':<32} {'calls':>8} {'RSS MiB':>8} {'peak':>8} {'p50 ms':>10} {'p99 ms':>10} {'log':>8}",
@@ -146,7 +140,7 @@ async def main() -> None:
     )
     for name, (attack, connections, streams) in attacks().items():
         if arguments.only in name:
-            await run(name, attack, connections, streams, arguments.seconds)
+            await run(name, attack, connections, streams, arguments.seconds, arguments.call_window_bytes)
 
 
 if __name__ == "__main__":

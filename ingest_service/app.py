@@ -240,6 +240,7 @@ class Service:
                 deploying=self.deploying,
             ),
             shares_port=shares_port,
+            call_window_bytes=settings.call_window_bytes,
         )
         self.readiness = Readiness(
             self.database, self.store, self.rpc.set_serving, period_seconds=settings.readiness_seconds

@@ -67,6 +67,13 @@ def _number(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def _zero_or(parse: Callable[[str], int]) -> Callable[[str], int]:
+    def parse_or_zero(text: str) -> int:
+        return 0 if text == "0" else parse(text)
+
+    return parse_or_zero
+
+
 def _boolean(text: str) -> bool:
     folded = text.strip().lower()
     if folded in _TRUE:
@@ -182,6 +189,11 @@ SETTINGS: tuple[Setting, ...] = (
         "received-but-unwritten bytes of all uploads together",
     ),
     Setting(
+        "CALL_WINDOW_BYTES", "0", _zero_or(_integer(64 * 1024, 64 * 1024**2)),
+        "bytes of each call that gRPC may buffer unread; 0: as much as the link's speed asks for, which long"
+        " fast links need and which many hostile connections can use up (docs/limits.md)",
+    ),
+    Setting(
         "CHECKPOINT_BYTES", str(64 * 1024**2), _integer(1024**2, _GIBIBYTE),
         "received bytes are made durable at least this often",
     ),
@@ -283,6 +295,7 @@ class Settings:
     max_file_bytes: int
     window_bytes: int
     total_window_bytes: int
+    call_window_bytes: int
     checkpoint_bytes: int
     checkpoint_seconds: float
     upload_idle_seconds: float

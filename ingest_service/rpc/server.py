@@ -47,22 +47,37 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def server_options(shares_port: bool) -> tuple[tuple[str, int], ...]:
-    """SERVER_OPTIONS; with `serve --workers` the kernel spreads connections over processes on one port."""
-    if not shares_port:
-        return SERVER_OPTIONS
-    return tuple((name, 1 if name == "grpc.so_reuseport" else value) for name, value in SERVER_OPTIONS)
+def server_options(*, shares_port: bool = False, call_window_bytes: int = 0) -> tuple[tuple[str, int], ...]:
+    """SERVER_OPTIONS; with `serve --workers` the kernel spreads connections over processes on one port.
+
+    HTTP/2 windows grow with what a link can carry, unless `call_window_bytes` fixes what each call may have
+    unread; the rest of a message is let in once it is being read.
+    """
+    options = dict(SERVER_OPTIONS)
+    if shares_port:
+        options["grpc.so_reuseport"] = 1
+    if call_window_bytes:
+        options |= {"grpc.http2.bdp_probe": 0, "grpc.http2.lookahead_bytes": call_window_bytes}
+    return tuple(options.items())
 
 
 class RpcServer:
     """The server with its services and health."""
 
     def __init__(
-        self, ingests: IngestServicer, catalog: CatalogServicer, *, shares_port: bool = False
+        self,
+        ingests: IngestServicer,
+        catalog: CatalogServicer,
+        *,
+        shares_port: bool = False,
+        call_window_bytes: int = 0,
     ) -> None:
         self.turns = ReadTurns()
         interceptors = [ErrorInterceptor(), BoundedRequests(), UploadMessages(), SmallCallsFirst(self.turns)]
-        self._server = aio.server(interceptors=interceptors, options=server_options(shares_port))
+        self._server = aio.server(
+            interceptors=interceptors,
+            options=server_options(shares_port=shares_port, call_window_bytes=call_window_bytes),
+        )
         self._health = HealthService(SERVICE_NAMES)
         ingest_service_pb2_grpc.add_IngestServiceServicer_to_server(ingests, self._server)
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, self._server)

@@ -5,8 +5,8 @@ They are refused by us: grpc.aio would tell the client the exception's text.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 from ingest_service.vocabulary.errors import IngestError
@@ -16,11 +16,16 @@ class UndecodableMessage(Exception):
     """The client sent bytes that are no message of the method's request type."""
 
 
-@dataclass(frozen=True, slots=True)
 class _Bad:
     """Stands in for such a message until the handler asks for it."""
 
-    error: type[UndecodableMessage] | IngestError
+    def __init__(self, error: type[UndecodableMessage] | IngestError) -> None:
+        self._error = error
+
+    def taken(self) -> type[UndecodableMessage] | IngestError:
+        """The error, once: it will hold the frames that hold this, and each other they would keep alive."""
+        error, self._error = self._error, UndecodableMessage
+        return error
 
 
 def safe_deserializer(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
@@ -43,11 +48,20 @@ def safe_deserializer(deserialize: Callable[[bytes], Any] | None) -> Callable[[b
 def checked(message: Any) -> Any:
     """The message. Raises UndecodableMessage, or the IngestError that the deserializer raised."""
     if isinstance(message, _Bad):
-        raise message.error
+        raise message.taken()
     return message
 
 
-async def checked_stream(messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The messages. Raises as `checked` does at the first that is none."""
-    async for message in messages:
-        yield checked(message)
+async def checked_stream(messages: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
+    """The messages. Raises as `checked` does at the first that is none.
+
+    gRPC's own stream keeps its last message, and lives until the garbage collector comes by if nobody closes
+    it: close this one, and both go at once.
+    """
+    async with contextlib.aclosing(aiter(messages)) as stream:  # type: ignore[type-var]
+        while True:
+            try:
+                # In no variable: that would keep it while the next one is awaited.
+                yield checked(await anext(stream))
+            except StopAsyncIteration:
+                return

@@ -35,8 +35,13 @@ def test_the_options_are_those_of_the_design_and_no_others() -> None:
 
 
 def test_workers_share_their_port_and_differ_in_nothing_else() -> None:
-    assert server_options(shares_port=False) == SERVER_OPTIONS
+    assert server_options() == SERVER_OPTIONS
     assert dict(server_options(shares_port=True)) == DESIGN | {"grpc.so_reuseport": 1}
+
+
+def test_a_fixed_window_bounds_what_a_call_has_unread() -> None:
+    fixed = {"grpc.http2.bdp_probe": 0, "grpc.http2.lookahead_bytes": 131_072}
+    assert dict(server_options(call_window_bytes=131_072)) == DESIGN | fixed
 
 
 async def test_a_second_server_on_the_same_port_does_not_start(

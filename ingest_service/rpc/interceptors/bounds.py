@@ -49,11 +49,12 @@ class BoundedRequests(WrappingInterceptor):
         gate = self._health if is_health else self._requests
         inner: Any = handler.unary_stream or handler.unary_unary
 
-        async def read(messages: AsyncIterator[bytes], held: contextlib.AsyncExitStack) -> Any:
-            try:
-                data = await gate.read(messages)
-            except StopAsyncIteration:
-                raise UndecodableMessage from None
+        async def read(messages: AsyncGenerator[bytes, None], held: contextlib.AsyncExitStack) -> Any:
+            async with contextlib.aclosing(messages):
+                try:
+                    data = await gate.read(messages)
+                except StopAsyncIteration:
+                    raise UndecodableMessage from None
             if len(data) > MAX_REQUEST_BYTES:
                 await held.enter_async_context(self._large.work())
             message = decode(data)
@@ -61,13 +62,13 @@ class BoundedRequests(WrappingInterceptor):
             del data
             return checked(message)
 
-        async def answer(messages: AsyncIterator[bytes], context: Any) -> Any:
+        async def answer(messages: AsyncGenerator[bytes, None], context: Any) -> Any:
             async with contextlib.AsyncExitStack() as held:
                 if not is_health:
                     await held.enter_async_context(self._work.work())
                 return await inner(await read(messages, held), context)
 
-        async def stream(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        async def stream(messages: AsyncGenerator[bytes, None], context: Any) -> AsyncIterator[Any]:
             async with contextlib.AsyncExitStack() as held:
                 request = await read(messages, held)
             async with contextlib.aclosing(inner(request, context)) as responses:
@@ -86,8 +87,8 @@ class BoundedRequests(WrappingInterceptor):
             )
         inner: Any = handler.stream_unary
 
-        async def answer(messages: AsyncIterator[Any], context: Any) -> Any:
-            async with contextlib.aclosing(self._started(messages)) as bounded:
+        async def answer(messages: AsyncGenerator[Any, None], context: Any) -> Any:
+            async with contextlib.aclosing(messages), contextlib.aclosing(self._started(messages)) as bounded:
                 return await inner(bounded, context)
 
         return grpc.stream_unary_rpc_method_handler(answer, decode, handler.response_serializer)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
-from grpc import aio
 
 from ingest_service.rpc.interceptors.wrapping import WrappingInterceptor
 from ingest_service.rpc.status import CODES, to_status
@@ -47,15 +47,24 @@ def _wrap(handler: Handler, method: str) -> Handler:
         try:
             return await inner(check(request), context)
         except Exception as error:  # noqa: BLE001 (mapped or logged)
-            await _refuse(error, context, method)
+            refusal = _refusal(error, method)
+        try:
+            await _abort(context, refusal)
+        finally:
+            del request, context
 
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
         PEER.set(peer_address(context.peer()))
         try:
             async for response in inner(check(request), context):
                 yield response
+            return
         except Exception as error:  # noqa: BLE001 (mapped or logged)
-            await _refuse(error, context, method)
+            refusal = _refusal(error, method)
+        try:
+            await _abort(context, refusal)
+        finally:
+            del request, context
 
     if handler.response_streaming:
         if handler.request_streaming:
@@ -66,9 +75,30 @@ def _wrap(handler: Handler, method: str) -> Handler:
     return grpc.unary_unary_rpc_method_handler(answer, **options)
 
 
-async def _refuse(error: Exception, context: Any, method: str) -> NoReturn:
-    if isinstance(error, aio.AbortError):
-        raise error
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """How a call ends."""
+
+    code: grpc.StatusCode
+    message: str
+    trailing_metadata: tuple[tuple[str, bytes], ...] = ()
+
+
+async def _abort(context: Any, refusal: _Refusal) -> NoReturn:
+    """Raises AbortError.
+
+    gRPC's call keeps the error, and the error the frames that it went through. What they hold of the call is
+    let go here and by the caller: else each refused call stays, with its message, until the garbage collector
+    comes by.
+    """
+    try:
+        await context.abort(refusal.code, refusal.message, trailing_metadata=refusal.trailing_metadata)
+    finally:
+        del context
+    raise AssertionError("abort raises")
+
+
+def _refusal(error: Exception, method: str) -> _Refusal:
     if isinstance(error, IngestError):
         status = to_status(error)
         # The database tells of its own outage, once, and the gates count whom they refuse: not every call.
@@ -78,12 +108,11 @@ async def _refuse(error: Exception, context: Any, method: str) -> NoReturn:
             extra={"method": method, "reason": error.reason, "detail": error.message, "field": error.field},
         )
         details = ((_STATUS_DETAILS, status.SerializeToString()),)
-        await context.abort(CODES[error.reason], error.message, trailing_metadata=details)
+        return _Refusal(CODES[error.reason], error.message, details)
     if isinstance(error, UndecodableMessage):
         message = "The message is no valid protobuf of this method's request type."
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+        return _Refusal(grpc.StatusCode.INVALID_ARGUMENT, message)
     fault_id = secrets.token_hex(8)
     _log.error("unforeseen fault", exc_info=error, extra={"method": method, "fault": fault_id})
     message = f"An unforeseen fault of the service; its log has it under {fault_id}."
-    await context.abort(grpc.StatusCode.INTERNAL, message)
-    raise AssertionError("abort raises")
+    return _Refusal(grpc.StatusCode.INTERNAL, message)
