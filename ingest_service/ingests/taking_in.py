@@ -67,7 +67,7 @@ class TakingIn:
     async def run(self, claim: Claim, source: SourceFile | None) -> None:
         """To the end, or as far as it goes now; whatever comes, `claim` and `source` are let go of."""
         extra = {"ingest": claim.ingest_id, "file": claim.name}
-        ended = False
+        stored: bool | None = None
         try:
             for pause_seconds in (*_PAUSES_SECONDS, 0.0):
                 try:
@@ -79,14 +79,17 @@ class TakingIn:
                         await asyncio.sleep(pause_seconds)
                         continue
                 break
-            ended = await self._end(claim)
+            stored = await self._is_stored(claim)
         except Exception:  # noqa: BLE001 (logged; the next boot goes on)
             _log.exception("unforeseen fault while a file was taken in", extra=extra)
         finally:
-            if not ended:
-                await self._folder.release(claim)
-            if source is not None:
-                await source.close()
+            # Broken off half-way, a descriptor would stay open, or be closed twice and be another's by then.
+            letting_go = asyncio.ensure_future(self._let_go(claim, source, stored=stored))
+            try:
+                await asyncio.shield(letting_go)
+            except asyncio.CancelledError:
+                await asyncio.wait({letting_go})
+                raise
 
     async def source_of(self, claim: Claim) -> SourceFile | None:
         """After a crash: the claimed file, if it still lies there as it was."""
@@ -191,20 +194,33 @@ class TakingIn:
         elif source is not None and await source.has_changed():
             raise _changed()
 
-    async def _end(self, claim: Claim) -> bool:
+    async def _is_stored(self, claim: Claim) -> bool | None:
+        """Whether it ended with the file stored, or without; None: it has not ended."""
         try:
             file = await self._file(claim)
         except (IngestNotFound, FileNotFound):
-            await self._folder.end(claim, stored=False)
-            return True
+            return False
         if file.state in {FileState.STORED, FileState.FAILED}:
-            await self._folder.end(claim, stored=file.state is FileState.STORED)
-            return True
+            return file.state is FileState.STORED
         _log.warning(
             "a file is not taken in yet; the next start goes on",
             extra={"ingest": claim.ingest_id, "file": claim.name, "committed_size": file.committed_size},
         )
-        return False
+        return None
+
+    async def _let_go(self, claim: Claim, source: SourceFile | None, *, stored: bool | None) -> None:
+        try:
+            if stored is None:
+                await self._folder.release(claim)
+            else:
+                # Lets go of the claim even where it fails.
+                await self._folder.end(claim, stored=stored)
+        except Exception:  # noqa: BLE001 (logged; the next boot goes on)
+            extra = {"ingest": claim.ingest_id, "file": claim.name}
+            _log.exception("unforeseen fault while a file was let go of", extra=extra)
+        finally:
+            if source is not None:
+                await source.close()
 
     async def _file(self, claim: Claim) -> File:
         return await self._uploads.current(claim.ingest_id, claim.name)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from model_ingest.v1 import errors_pb2, resources_pb2
@@ -18,6 +20,7 @@ from model_ingest.v1.ingest_service_pb2 import CancelIngestRequest
 from ingest_service.ingests.session import UploadSession
 from ingest_service.ingests.taking_in import TakingIn
 from ingest_service.ingests.uploads import Uploads
+from ingest_service.storage import ImportFolder
 from tests.conftest import StartService
 from tests.imports.folder import (
     blob,
@@ -235,3 +238,39 @@ async def test_a_stop_leaves_it_to_the_next_boot(
     assert after.state == resources_pb2.Ingest.STATE_STORED
     assert [one.name for one in await ingests(second)] == [ingest.name]
     check_taken_in(tmp_path / "data", DATA)
+
+
+async def test_a_stop_while_it_is_let_go_of_closes_each_descriptor_once(
+    storing: RunningService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, opened, not_open = threading.Event(), threading.Event(), []
+    real_remove, real_close = ImportFolder._remove_source, os.close
+
+    def held(*arguments: Any) -> None:
+        reached.set()
+        opened.wait(60)
+        real_remove(*arguments)
+
+    def close(descriptor: int) -> None:
+        try:
+            real_close(descriptor)
+        except OSError:
+            not_open.append(descriptor)
+            raise
+
+    monkeypatch.setattr(ImportFolder, "_remove_source", held)
+    monkeypatch.setattr(os, "close", close)
+    path = drop(tmp_path / "data", DATA)
+    await import_file(storing)
+    assert await asyncio.to_thread(reached.wait, 60)
+    (task,) = storing.service.imports._tasks
+    stopping = asyncio.create_task(storing.service.imports.stop())
+    async with asyncio.timeout(60):
+        while not task.cancelling():
+            await asyncio.sleep(0)
+    opened.set()
+    await stopping
+    await storing.service.stop(0.0)  # what still runs in threads has ended now
+    assert not_open == []
+    assert not path.exists()
+    assert claims(tmp_path / "data") == []
