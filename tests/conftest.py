@@ -19,7 +19,7 @@ from hypothesis import settings
 from ingest_service.database import Database
 from ingest_service.database.migrate import migrate
 from tests.ollama_emulator import OllamaEmulator
-from tests.support import loop_guard, quick_database, tiers
+from tests.support import leaks, loop_guard, quick_database, tiers
 from tests.support.postgres import PostgresCluster
 from tests.support.service import RunningService, settings_for
 
@@ -45,8 +45,10 @@ def nothing_blocks_the_loop() -> Iterator[None]:
     assert loop_guard.taken() == []
 
 
-def pytest_configure() -> None:
-    """Programs that tests interrupt must not inherit that SIGINT is ignored, as background jobs do."""
+def pytest_configure(config: pytest.Config) -> None:
+    """What a test leaves behind is an error of that test: see tests/README.md."""
+    leaks.pytest_configure(config)
+    # Programs that tests interrupt must not inherit that SIGINT is ignored, as background jobs do.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -71,6 +73,7 @@ def _running_cluster(directory: Path) -> Iterator[PostgresCluster]:
     _migrate(cluster.create_database(_TEMPLATE))
     yield cluster
     cluster.stop("immediate")
+    cluster.close()
 
 
 @pytest.fixture(scope="session")

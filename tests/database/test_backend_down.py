@@ -29,6 +29,7 @@ def cluster() -> Iterator[PostgresCluster]:
         own.create_database("up")
         yield own
         own.stop("immediate")
+        own.close()
 
 
 @pytest.mark.extended_unless("immediate")

