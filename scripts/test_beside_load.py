@@ -35,8 +35,8 @@ def command_of(tests: list[str], times: int) -> list[str]:
     """The whole default tier, or the named tests in one process, `times` times each, of whichever tier."""
     if not tests:
         return ["make", "--no-print-directory", "test"]
-    alone = ["-m", "pytest", "-q", "-n", "0", "-m", "not real_ollama", "--keep-duplicates"]
-    return [sys.executable, *alone, *(test for test in tests for _ in range(times))]
+    alone = ["-m", "pytest", "-q", "-n", "0", "-m", "not real_ollama", "--times", str(times)]
+    return [sys.executable, *alone, *tests]
 
 
 def run_once(number: int, command: list[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import shutil
 import signal
 import sys
@@ -45,6 +46,11 @@ def nothing_blocks_the_loop() -> Iterator[None]:
     assert loop_guard.taken() == []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--times`: for scripts/test_beside_load.py."""
+    parser.addoption("--times", type=int, default=1, help="run each test so many times")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """What a test leaves behind is an error of that test: see tests/README.md."""
     leaks.pytest_configure(config)
@@ -57,6 +63,16 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`extended_when` and `extended_unless`: see tests/README.md."""
     tiers.mark_variants(items, is_whole=not any("::" in argument for argument in config.args))
+    times: int = config.getoption("--times")
+    items += [_again(item) for _ in range(times - 1) for item in items]
+
+
+def _again(item: pytest.Item) -> pytest.Item:
+    """The same test once more: pytest's own way to name a test twice works for files only."""
+    again = copy.copy(item)
+    if isinstance(again, pytest.Function):
+        again._initrequest()
+    return again
 
 
 @pytest.fixture(scope="session")
