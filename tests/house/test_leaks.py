@@ -134,7 +134,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     command = [sys.executable, "-m", "pytest", "-p", "tests.support.leaks", "-p", "no:cacheprovider"]
     command += ["-p", "no:randomly", "-c", str(directory / "pytest.ini"), str(path)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
     return ended.stdout + ended.stderr
 
 

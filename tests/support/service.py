@@ -77,7 +77,7 @@ class ServiceProcess:
         self.log = log
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self, timeout_seconds: float = 30.0) -> None:
+    async def start(self, timeout_seconds: float = 120.0) -> None:
         """Starts it and waits until Health says SERVING."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
         with self.log.open("ab") as sink:
