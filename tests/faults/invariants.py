@@ -7,12 +7,12 @@ from pathlib import Path
 from model_ingest.v1 import resources_pb2
 
 from tests.faults.client import PENDING, STORED, UPLOADING, Told, events_of, get, messages, upload
-from tests.support.files import create_request, digest
+from tests.support.files import create_request, digest, stored_blobs
 from tests.support.stubs import IngestStub
 
 
 def blob_names(data_dir: Path) -> set[str]:
-    return {path.name for path in (data_dir / "blobs").iterdir()}
+    return {path.name for path in stored_blobs(data_dir)}
 
 
 def quarantined(data_dir: Path) -> list[str]:

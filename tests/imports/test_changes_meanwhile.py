@@ -33,7 +33,7 @@ from tests.imports.folder import (
     imported,
     ingests,
 )
-from tests.support.files import MEBIBYTE, gguf
+from tests.support.files import MEBIBYTE, gguf, stored_blobs
 from tests.support.service import RunningService
 
 DATA = gguf(2 * MEBIBYTE + 5)
@@ -116,7 +116,7 @@ async def test_a_file_that_is_written_to_meanwhile_fails_and_lies_there_as_it_is
     assert (ingest.state, ingest.failure.reason) == (FAILED, errors_pb2.SIZE_MISMATCH)
     assert path.read_bytes() == changed
     assert path.stat().st_nlink == 1
-    assert list((tmp_path / "data" / "blobs").iterdir()) == []
+    assert stored_blobs(tmp_path / "data") == []
 
 
 async def test_a_shared_file_that_somebody_has_opened_for_writing_is_not_published(

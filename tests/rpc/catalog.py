@@ -15,7 +15,7 @@ from model_ingest.v1.catalog_service_pb2 import (
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest, WatchIngestRequest
 
 from tests.rpc.refusals import refused
-from tests.support.files import digest
+from tests.support.files import digest, stored_blobs
 from tests.support.service import RunningService
 
 READY = resources_pb2.Deployment.STATE_READY
@@ -53,8 +53,7 @@ async def notices(running: RunningService, ingest: str) -> list[str]:
 
 def blobs(running: RunningService) -> set[str]:
     """Digests of the files in the store."""
-    directory = running.settings.data_dir / "blobs"
-    return {path.name.replace("-", ":", 1) for path in directory.iterdir()}
+    return {path.name.replace("-", ":", 1) for path in stored_blobs(running.settings.data_dir)}
 
 
 def digests(*data: bytes) -> set[str]:

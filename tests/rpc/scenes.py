@@ -12,7 +12,7 @@ from model_ingest.v1.catalog_service_pb2 import ListModelsRequest
 from model_ingest.v1.ingest_service_pb2 import CancelIngestRequest, GetIngestRequest, ListIngestsRequest
 
 from tests.ollama_emulator import OllamaEmulator
-from tests.support.files import create_request
+from tests.support.files import create_request, stored_blobs
 from tests.support.service import RunningService
 
 GIVE_UP_SECONDS = 60.0
@@ -76,7 +76,7 @@ class Scene:
 
     def blobs(self) -> list[str]:
         """Names of blobs on the disk."""
-        return sorted(path.name for path in (self.running.settings.data_dir / "blobs").iterdir())
+        return [path.name for path in stored_blobs(self.running.settings.data_dir)]
 
     async def assert_failed(self, name: str, reason: str) -> resources_pb2.Ingest:
         """The ingest ends FAILED for that reason, and nothing came of it anywhere."""

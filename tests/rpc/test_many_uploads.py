@@ -12,7 +12,7 @@ from tests.conftest import StartService
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.rpc.scenes import Scene
 from tests.rpc.uploading import upload
-from tests.support.files import MEBIBYTE, create_request, digest, gguf, push, upload_messages
+from tests.support.files import MEBIBYTE, create_request, digest, gguf, push, stored_blobs, upload_messages
 from tests.support.service import RunningService
 
 pytestmark = pytest.mark.extended_when("postgresql")
@@ -36,9 +36,9 @@ async def test_twenty_uploads_of_the_same_bytes_at_once(
     assert {file.sha256 for file in files} == {digest(data)}
     assert {file.state for file in files} == {resources_pb2.File.STATE_STORED}
     assert len({file.name for file in files}) == COUNT
-    blobs = running.settings.data_dir / "blobs"
-    assert [path.name for path in blobs.iterdir()] == [digest(data).replace(":", "-")]
-    assert next(blobs.iterdir()).read_bytes() == data
+    (blob,) = stored_blobs(running.settings.data_dir)
+    assert blob.name == digest(data).replace(":", "-")
+    assert blob.read_bytes() == data
     assert not list((running.settings.data_dir / "uploads").glob("*.part"))
     models = (await running.catalog.ListModels(ListModelsRequest())).models
     assert {model.files[0].sha256 for model in models} == {digest(data)}
@@ -59,7 +59,7 @@ async def test_twenty_uploads_of_different_bytes_at_once(
     )
     assert [file.sha256 for file in files] == [digest(data) for data in parts]
     blobs = running.settings.data_dir / "blobs"
-    assert len(list(blobs.iterdir())) == COUNT
+    assert len(stored_blobs(running.settings.data_dir)) == COUNT
     for data in parts:
         assert (blobs / digest(data).replace(":", "-")).read_bytes() == data
     assert running.service.uploads.held_bytes == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -87,3 +88,8 @@ async def push(stub: IngestStub, data: bytes, model: str = "test", **fields: Any
     async for _ in stub.WatchIngest(WatchIngestRequest(name=ingest.name), timeout=60):
         pass
     return await stub.GetIngest(GetIngestRequest(name=ingest.name))
+
+
+def stored_blobs(data_dir: Path) -> list[Path]:
+    """The files in the store's directory, but for what the readiness check writes there for a moment."""
+    return sorted(path for path in (data_dir / "blobs").iterdir() if ".probe" not in path.name)
