@@ -113,3 +113,16 @@ async def test_the_sync_face(script: Script, ten_bytes: Path):
 def test_the_sync_face_outside_of_with():
     with pytest.raises(RuntimeError, match="with"):
         Client().capabilities()
+
+
+async def test_the_sync_face_refuses_to_start_where_a_loop_runs(script: Script):
+    with pytest.raises(RuntimeError, match="use AsyncClient"):
+        Client(script.address).__enter__()
+    assert LoopThread._shared is None
+    # A thread without a loop of its own may use it meanwhile.
+    assert await asyncio.to_thread(_list_targets, script.address) is None
+
+
+def _list_targets(address: str) -> None:
+    with Client(address, limits=QUICK) as client, pytest.raises(NotServedError):
+        client.list_targets()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from model_ingest import AsyncClient, ConnectionLostError, Limits, StalledError, UnreachableError
+from model_ingest._connection import channel_options
 
 from tests.client.conftest import QUICK
 from tests.client.scripted_server import Script, ingest, serve
@@ -92,3 +93,15 @@ async def test_cancelling_a_call_is_cancelling(black_hole: str):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+@pytest.mark.parametrize("server", ["127.0.0.1:50051", "models.example:50051"])
+def test_the_options_notice_a_dead_link_within_45_s(server: str):
+    """tests/faults/test_half_open.py measures it on a link; grpc's own defaults take a minute and more."""
+    options = {name: int(value) for name, value in channel_options(server)}
+    # Nothing moves: a ping, and the wait for its answer.
+    assert options["grpc.keepalive_time_ms"] + options["grpc.keepalive_timeout_ms"] <= 45_000
+    # Bytes wait to be sent: grpc's other pings are out already, and their own timeout counts.
+    assert options["grpc.http2.ping_timeout_ms"] <= 45_000
+    # Otherwise grpc stops asking after two pings.
+    assert options["grpc.http2.max_pings_without_data"] == 0

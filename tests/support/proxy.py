@@ -49,6 +49,7 @@ class TcpProxy:
         self.connections = 0
         self.bytes_up = 0
         self.address = ""
+        self._is_dead = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         await self._server.__aenter__()
@@ -61,6 +62,10 @@ class TcpProxy:
     def reset_all(self) -> None:
         """Every connection ends with a RST, now."""
         self._server.reset_all()
+
+    def go_half_open(self) -> None:
+        """From now on nothing passes, in any direction; every connection stays open."""
+        self._is_dead.set()
 
     def set_target(self, target: str) -> None:
         """Connections from now on go elsewhere."""
@@ -100,6 +105,8 @@ class TcpProxy:
                     end.reset() if faults.reset else end.writer.close()
                 raise ConnectionResetError("cut by plan")
             data = await source.reader.read(wanted)
+            if self._is_dead.is_set():
+                await asyncio.Event().wait()
             if not data:
                 with contextlib.suppress(ConnectionError, OSError):
                     sink.writer.write_eof()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,8 +28,8 @@ class Client:
             ingest = client.push("model.gguf", name="llama3:8b")
 
     May be used from several threads. Callbacks run in the background thread and must not call
-    the client. In a program that has an event loop of its own use `AsyncClient` on that loop:
-    grpc.aio wants one loop a process. Not to be carried over a fork.
+    the client. Where an event loop runs already, as in a notebook, `with` raises RuntimeError: use
+    `AsyncClient` on that loop. Not to be carried over a fork.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Client:
         self._thread: LoopThread | None = None
 
     def __enter__(self) -> Self:
+        _check_no_loop_runs()
         thread = LoopThread.acquire()
         try:
             thread.run(self._async.__aenter__())
@@ -213,3 +215,15 @@ class Client:
                 yield response  # type: ignore[misc]
         finally:
             self._run(finish())
+
+
+def _check_no_loop_runs() -> None:
+    # Each call would block that loop, and grpc.aio wants one loop a process.
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        "an event loop runs already in this thread (as in a notebook), and Client would block it:"
+        " use AsyncClient (async with AsyncClient(...) as client: await client.push(...))"
+    )
