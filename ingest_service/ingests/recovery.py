@@ -14,6 +14,7 @@ from datetime import datetime
 from ingest_service.blobs import Vetting
 from ingest_service.database import Database
 from ingest_service.ingests.file_moves import FileMoves, failure_of
+from ingest_service.ingests.takeover import changed_import
 from ingest_service.storage import BlobStore, PartialFile
 from ingest_service.vocabulary.errors import (
     BlobCorrupt,
@@ -143,6 +144,11 @@ class Recovery:
 
     async def _make_resumable(self, file: File, partial: PartialFile | None) -> None:
         size_bytes = 0 if partial is None else await partial.size_bytes()
+        changed = partial and changed_import(partial, size_bytes, file.committed_size)
+        if changed:
+            await self._moves.fail(file, failure_of(changed))
+            _log.warning("an import's file was changed before all of it was taken in", extra=_of(file))
+            return
         if size_bytes < file.committed_size:
             if partial is None and file.id in await self._store.partial_ids():
                 # A live upload has made it since we looked, and has the lock that we do not.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from ingest_service.ingests.file_moves import FileMoves
+from ingest_service.ingests.file_moves import FileMoves, failure_of
 from ingest_service.storage import BlobStore, PartialFile
 from ingest_service.vocabulary.errors import (
     IngestError,
+    SizeMismatch,
     StorageFailed,
     UploadClosed,
     WriterBusy,
@@ -30,8 +31,8 @@ async def take_partial(
     """The partial of a file whose epoch is ours, and its row as re-read under the lock.
 
     Waits for the former holder, who was told to let go, at most `wait_seconds`; then WriterBusy. Raises
-    WriterSuperseded or UploadClosed if the row is no longer ours, StorageFailed if committed bytes are gone
-    (the file has failed by then).
+    WriterSuperseded or UploadClosed if the row is no longer ours, StorageFailed if committed bytes are gone,
+    SizeMismatch if it is an import whose file was changed (in both cases the file has failed by then).
     """
     partial, is_new = await _locked(store, moves, file, wait_seconds)
     try:
@@ -98,10 +99,29 @@ def _check_ours(current: File, file: File) -> None:
         raise _NoLongerOurs(UploadClosed(), current.state)
 
 
+def changed_import(partial: PartialFile, size_bytes: int, committed_size: int) -> SizeMismatch | None:
+    """Why an import fails whose file has another length now; None for all other partials.
+
+    A shared file is committed as a whole or not at all, and only its owner can have changed it since.
+    """
+    if partial.is_shared and committed_size and size_bytes != committed_size:
+        return import_changed()
+    return None
+
+
+def import_changed() -> SizeMismatch:
+    """A file of the import folder was written to while it was taken in."""
+    return SizeMismatch("The file changed while it was taken in; it is left in the import folder.")
+
+
 async def _prepare(partial: PartialFile, moves: FileMoves, file: File) -> File:
     current = await moves.read(file)
     _check_ours(current, file)
     size_bytes = await partial.size_bytes()
+    changed = changed_import(partial, size_bytes, current.committed_size)
+    if changed is not None:
+        await moves.fail(current, failure_of(changed))
+        raise changed
     if size_bytes < current.committed_size:
         failure = Failure(
             Reason.STORAGE_FAILED, "The store lost bytes of this file that were safe: push it again."

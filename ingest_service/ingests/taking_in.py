@@ -10,6 +10,7 @@ lost: until the bytes are stored the file has a name of its own beside the parti
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -19,6 +20,7 @@ from ingest_service.ingests.admission import Admission
 from ingest_service.ingests.file_moves import FileMoves, failure_of
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.session import UploadSession
+from ingest_service.ingests.takeover import import_changed
 from ingest_service.ingests.uploads import Uploads
 from ingest_service.storage import BlobStore, Claim, ImportFolder, SourceFile
 from ingest_service.vocabulary.errors import (
@@ -75,6 +77,10 @@ class TakingIn:
                 except IngestError as error:
                     detail = {"reason": error.reason, "detail": error.message}
                     _log.warning("a file could not be taken in", extra={**extra, **detail})
+                    if isinstance(error, SizeMismatch):
+                        # Its second name goes, so that the file can be taken in anew without a copy.
+                        with contextlib.suppress(IngestError):
+                            await self._store.remove_partial(claim.file_id)
                     if error.retry_after_seconds and pause_seconds and not isinstance(error, Draining):
                         await asyncio.sleep(pause_seconds)
                         continue
@@ -115,8 +121,7 @@ class TakingIn:
         async with self._uploads.receive(claim.ingest_id, claim.name) as upload:
             digest = ""
             if isinstance(upload, UploadSession):
-                await self._send(upload, source)
-                digest = await _hashed(upload)
+                digest = await self._sent_and_hashed(upload, claim, source)
                 await self._check_unchanged(claim, source)
             await self._uploads.finish(upload, digest)
 
@@ -182,17 +187,27 @@ class TakingIn:
             except OSError as error:
                 raise _unreadable() from error
             if not data:
-                raise _changed()
+                raise import_changed()
             await session.chunk(offset, data, None)
             offset += len(data)
+
+    async def _sent_and_hashed(self, session: UploadSession, claim: Claim, source: SourceFile | None) -> str:
+        try:
+            await self._send(session, source)
+            return await _hashed(session)
+        except StorageFailed:
+            # What is missing may be what somebody has cut off; then nothing of the store's is lost.
+            if await self._folder.has_changed(claim):
+                raise import_changed() from None
+            raise
 
     async def _check_unchanged(self, claim: Claim, source: SourceFile | None) -> None:
         """All is hashed: now the bytes that were hashed must be those of one moment, and stay."""
         if await self._folder.is_shared(claim):
             if not await self._folder.take_away(claim):
-                raise _changed()
+                raise import_changed()
         elif source is not None and await source.has_changed():
-            raise _changed()
+            raise import_changed()
 
     async def _is_stored(self, claim: Claim) -> bool | None:
         """Whether it ended with the file stored, or without; None: it has not ended."""
@@ -241,10 +256,6 @@ async def _hashed(session: UploadSession) -> str:
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-
-
-def _changed() -> SizeMismatch:
-    return SizeMismatch("The file changed while it was taken in; it is left in the import folder.")
 
 
 def _unreadable() -> IngestError:

@@ -26,6 +26,11 @@ class PartialFile(Protocol):
         """The id the service made for it; never a client's word."""
         ...
 
+    @property
+    def is_shared(self) -> bool:
+        """It was a second name of a file in the import folder when it was opened: others may change it."""
+        ...
+
     async def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """Writes the buffers one after the other from `offset` on. Not durable before `sync`."""
         ...

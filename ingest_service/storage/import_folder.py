@@ -116,6 +116,18 @@ class ImportFolder:
 
         return await self._run(look)
 
+    async def has_changed(self, claim: Claim) -> bool:
+        """The partial is the file itself, which is no longer as it was when it was claimed."""
+
+        def look() -> bool:
+            try:
+                found = self._partial(claim).stat(follow_symlinks=False)
+            except FileNotFoundError:
+                return False
+            return claim.identity.is_inode_of(found) and claim.identity != FileIdentity.of(found)
+
+        return await self._run(look)
+
     async def take_away(self, claim: Claim) -> bool:
         """Of a shared file: nobody can open it by its name any more; answers whether it is still as it was,
         and nobody can change it by a descriptor either.

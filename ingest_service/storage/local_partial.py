@@ -36,6 +36,8 @@ class LocalPartial:
         self._partial_id = partial_id
         self._path = path
         self._descriptor: int | None = descriptor
+        # Only then it is opened for reading alone.
+        self._is_shared = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
         self._executor = executor
         self._direct_io = direct_io
         self._writer: Writer | None = None
@@ -47,6 +49,10 @@ class LocalPartial:
     @property
     def partial_id(self) -> str:
         return self._partial_id
+
+    @property
+    def is_shared(self) -> bool:
+        return self._is_shared
 
     async def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         await self._run(lambda descriptor: self._write(descriptor, offset, buffers))

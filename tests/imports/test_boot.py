@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from model_ingest.v1 import resources_pb2
 
-from ingest_service.ingests.taking_in import TakingIn, _changed
+from ingest_service.ingests.takeover import import_changed
+from ingest_service.ingests.taking_in import TakingIn
 from tests.conftest import StartService
 from tests.imports.folder import boot_is_over, check_taken_in, claims, drop, ingests
 from tests.ollama_emulator import OllamaEmulator
@@ -102,7 +103,7 @@ async def test_a_file_that_failed_after_it_was_accepted_is_tried_again_at_the_ne
     path = drop(tmp_path / "data", DATA)
 
     async def changed(*_: object) -> None:
-        raise _changed()
+        raise import_changed()
 
     with monkeypatch.context() as patch:
         patch.setattr(TakingIn, "_check_unchanged", changed)

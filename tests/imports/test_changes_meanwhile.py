@@ -17,10 +17,12 @@ import pytest
 from model_ingest.v1 import errors_pb2, resources_pb2
 from model_ingest.v1.ingest_service_pb2 import CancelIngestRequest
 
+from ingest_service.ingests import pipeline
 from ingest_service.ingests.session import UploadSession
 from ingest_service.ingests.taking_in import TakingIn
 from ingest_service.ingests.uploads import Uploads
 from ingest_service.storage import ImportFolder
+from ingest_service.storage.hashing import Sha256
 from tests.conftest import StartService
 from tests.imports.folder import (
     blob,
@@ -274,3 +276,72 @@ async def test_a_stop_while_it_is_let_go_of_closes_each_descriptor_once(
     assert not_open == []
     assert not path.exists()
     assert claims(tmp_path / "data") == []
+
+
+def adopted(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """All bytes are committed without a copy; nobody has read them yet."""
+    gate = Gate()
+    real = TakingIn._adopt
+
+    async def held(*arguments: Any) -> None:
+        await real(*arguments)
+        gate.reached.set()
+        await gate.opened.wait()
+
+    monkeypatch.setattr(TakingIn, "_adopt", held)
+    return gate
+
+
+def hashing(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """The first of many batches was read, and is being hashed."""
+    gate = Gate()
+    monkeypatch.setattr(pipeline, "_BATCH_BYTES", MEBIBYTE // 4)
+    gate.before(monkeypatch, Sha256, "update")
+    return gate
+
+
+@pytest.mark.extended_unless("adopted-shorten", "adopted-grow", "hashing-shorten")
+@pytest.mark.parametrize("meddle", [shorten, grow, overwrite])
+@pytest.mark.parametrize("held", [adopted, hashing])
+async def test_a_shared_file_that_is_written_to_before_it_is_hashed_ends_the_same(
+    storing: RunningService,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    held: Callable[[pytest.MonkeyPatch], Gate],
+    meddle: Meddle,
+) -> None:
+    gate = held(monkeypatch)
+    path = drop(tmp_path / "data", DATA)
+    ingest = await import_file(storing)
+    await gate.until_reached()
+    meddle(path)
+    changed = path.read_bytes()
+    gate.opened.set()
+    check_changed(await ended(storing, ingest), path, changed)
+
+
+@pytest.mark.extended_unless("shorten", "grow")
+@pytest.mark.parametrize("meddle", [shorten, grow, overwrite])
+async def test_a_shared_file_that_is_written_to_while_the_service_is_down_ends_the_same(
+    start_service: StartService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meddle: Meddle
+) -> None:
+    first = await start_service(import_at_boot="false")
+    with monkeypatch.context() as patch:
+        gate = adopted(patch)
+        path = drop(tmp_path / "data", DATA)
+        ingest = await import_file(first)
+        await gate.until_reached()
+        await first.service.stop(0.0)
+    meddle(path)
+    changed = path.read_bytes()
+    second = await start_service(import_at_boot="false")
+    await boot_is_over(second)
+    check_changed(await ended(second, ingest), path, changed)
+
+
+def check_changed(ingest: resources_pb2.Ingest, path: Path, content: bytes) -> None:
+    """It failed for what it is, and the file is its owner's as it is, by one name."""
+    assert (ingest.state, ingest.failure.reason) == (FAILED, errors_pb2.SIZE_MISMATCH)
+    assert path.read_bytes() == content
+    assert path.stat().st_nlink == 1
+    assert claims(path.parent.parent) == []

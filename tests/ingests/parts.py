@@ -118,6 +118,10 @@ class HookedPartial:
     def partial_id(self) -> str:
         return self._partial.partial_id
 
+    @property
+    def is_shared(self) -> bool:
+        return self._partial.is_shared
+
     async def write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         await self._hooks.run("write")
         await self._partial.write(offset, buffers)
