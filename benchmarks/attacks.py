@@ -1,4 +1,4 @@
-"""What hostile clients cost the service: resident memory, and how long Health takes meanwhile.
+"""What hostile clients and targets cost the service: memory, and how long Health takes meanwhile.
 
     .venv/bin/python -m benchmarks.attacks [--seconds N] [--only PART-OF-A-NAME] [--call-window-bytes N]
 
@@ -19,7 +19,11 @@ from typing import Any
 
 import grpc
 
+<<<<<<< HEAD
 from benchmarks.health_probe import in_a_process
+=======
+from benchmarks import hostile_targets
+>>>>>>> e6144df (forwarding: give each answer of a target a budget of bytes, lines, time and CPU)
 from benchmarks.main_path import MEBIBYTE, Memory
 from tests.faults.children import OWN_CONNECTION, Child
 from tests.support import bombs
@@ -84,15 +88,36 @@ def _start(data: bytes) -> Attack:
     return attack
 
 
+<<<<<<< HEAD
 async def run(
     name: str, attack: Attack, connections: int, streams: int, seconds: float, call_window_bytes: int
+=======
+async def probe(address: str, times: list[float], until: float) -> None:
+    """Asks Health again and again on a connection of its own."""
+    async with grpc.aio.insecure_channel(address, options=OWN_CONNECTION) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        while time.monotonic() < until:
+            began = time.perf_counter()
+            await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
+            times.append(time.perf_counter() - began)
+            await asyncio.sleep(0.01)
+
+
+async def run(
+    name: str, attack: Attack, connections: int, streams: int, seconds: float, targets: str = ""
+>>>>>>> e6144df (forwarding: give each answer of a target a budget of bytes, lines, time and CPU)
 ) -> None:
     """One row, against a server of its own."""
     with tempfile.TemporaryDirectory() as directory:
         data_dir = Path(directory)
+<<<<<<< HEAD
         variables = environment(data_dir / "data", f"sqlite+aiosqlite:///{data_dir / 'ingest.db'}")
         variables["INGEST_CALL_WINDOW_BYTES"] = str(call_window_bytes)
         child = Child(variables, data_dir / "log")
+=======
+        database_url = f"sqlite+aiosqlite:///{data_dir / 'ingest.db'}"
+        child = Child(environment(data_dir / "data", database_url, targets), data_dir / "log")
+>>>>>>> e6144df (forwarding: give each answer of a target a budget of bytes, lines, time and CPU)
         try:
             await child.start(120)
             assert child.process is not None
@@ -121,11 +146,23 @@ async def run(
             print(
                 f"{name:<32} {calls:>8} {before:>8} {peak:>8}"
                 f" {times[len(times) // 2] * 1000:>10.1f} {times[int(len(times) * 0.99)] * 1000:>10.1f}"
-                f" {(data_dir / 'log').read_text().count(chr(10)):>8}",
+                f" {times[-1] * 1000:>10.1f} {(data_dir / 'log').read_text().count(chr(10)):>8}",
                 flush=True,
             )
         finally:
             await child.kill()
+
+
+async def run_hostile_target(way: str, seconds: float) -> None:
+    """The same with targets that answer in that way, and a model that goes to all of them."""
+
+    async def attack(channel: Any) -> None:
+        with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
+            async with asyncio.timeout(seconds):
+                await hostile_targets.provoke(channel)
+
+    async with hostile_targets.hostile(way) as targets:
+        await run(f"Ollama: {way}", attack, 1, 1, seconds, targets)
 
 
 async def main() -> None:
@@ -135,12 +172,19 @@ async def main() -> None:
     parser.add_argument("--call-window-bytes", type=int, default=0, help="as INGEST_CALL_WINDOW_BYTES")
     arguments = parser.parse_args()
     print(
-        f"{'attack':<32} {'calls':>8} {'RSS MiB':>8} {'peak':>8} {'p50 ms':>10} {'p99 ms':>10} {'log':>8}",
+        f"{'attack':<32} {'calls':>8} {'RSS MiB':>8} {'peak':>8} {'p50 ms':>10} {'p99 ms':>10} {'max ms':>10} {'log':>8}",
         flush=True,
     )
     for name, (attack, connections, streams) in attacks().items():
         if arguments.only in name:
+<<<<<<< HEAD
             await run(name, attack, connections, streams, arguments.seconds, arguments.call_window_bytes)
+=======
+            await run(name, attack, connections, streams, arguments.seconds)
+    for way in hostile_targets.rows():
+        if arguments.only in f"Ollama: {way}":
+            await run_hostile_target(way, arguments.seconds)
+>>>>>>> e6144df (forwarding: give each answer of a target a budget of bytes, lines, time and CPU)
 
 
 if __name__ == "__main__":

@@ -182,6 +182,7 @@ class Service:
             targets,
             ForwardingSettings(
                 retry_seconds=settings.deployment_retry_seconds,
+                create_seconds=settings.create_seconds,
                 lease_seconds=settings.lease_seconds,
                 max_concurrent=settings.max_deployments,
             ),

@@ -247,6 +247,10 @@ SETTINGS: tuple[Setting, ...] = (
         "how long a target that does not answer is tried again",
     ),
     Setting(
+        "CREATE_SECONDS", "7200", _number(1, 30 * 86400),
+        "a create on a target is given up after this long, or after the model's bytes at 2 MB/s if that is longer",
+    ),
+    Setting(
         "LEASE_SECONDS", "15", _number(0.5, LONGEST_LEASE_SECONDS),
         "after this long a killed worker's work is taken over",
     ),
@@ -311,6 +315,7 @@ class Settings:
     retention: str
     cut_through: bool
     deployment_retry_seconds: float
+    create_seconds: float
     lease_seconds: float
     max_deployments: int
     max_watches: int

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Collection
 from typing import Any, cast
 
 import httpx
 
+from ingest_service.forwarding.json_picker import JsonPicker, Path
+from ingest_service.forwarding.metered import AnswerBudget
 from ingest_service.forwarding.target import BlobMissing, NoSpace, Refused, TargetError, Unreachable
 
-#: security.md R8.
-_MAX_BODY_BYTES = 4 * 1024 * 1024
-#: What `show` says holds each of our options' texts twice, escaped.
-MAX_SHOW_BYTES = 16 * 1024 * 1024
-_MAX_ERROR_BYTES = 64 * 1024
-_MAX_LINE_BYTES = 1024 * 1024
-#: Of all lines together: half a million of Ollama's.
+#: A body that is decoded as a whole: a version, an error.
+_MAX_BODY_BYTES = 64 * 1024
+#: Half of a longer one says nothing worth an interruption: it is passed over.
+_MAX_LINE_BYTES = 256 * 1024
+#: Of one create; Ollama says some hundreds.
+_MAX_LINES = 100_000
 _MAX_LINES_BYTES = 64 * 1024 * 1024
+#: What is kept of a text in a large body.
+_MAX_TEXT_BYTES = 64 * 1024
+#: What answers may cost, by what they are. What `show` says holds each of our options' texts twice, escaped.
+SMALL = AnswerBudget(_MAX_BODY_BYTES, 0.5)
+SHOWN = AnswerBudget(16 * 1024 * 1024, 5.0)
+LISTED = AnswerBudget(4 * 1024 * 1024, 5.0)
+CREATED = AnswerBudget(_MAX_LINES_BYTES, 30.0)
 _COMPRESSED = "The answer is compressed although that was not asked for."
 _TRY_AGAIN = frozenset({408, 429})
 _BLOB_MISSING = ("no such file or directory", "blob not found", "blob does not exist")
@@ -40,10 +48,32 @@ async def read_body(response: httpx.Response, limit_bytes: int = _MAX_BODY_BYTES
     return bytes(body[:limit_bytes])
 
 
-async def read_json(response: httpx.Response, limit_bytes: int = _MAX_BODY_BYTES) -> dict[str, Any]:
-    """The body, of at most `limit_bytes`, as a JSON object. Raises Unreachable if it is none."""
+async def pick_texts(
+    response: httpx.Response,
+    wanted: Collection[Path],
+    on_text: Callable[[Path, int, str], None],
+    budget: AnswerBudget,
+) -> None:
+    """Texts out of a large JSON object, as it comes (JsonPicker). Raises Unreachable if it is none."""
+    if _is_compressed(response):
+        raise Unreachable(_COMPRESSED)
+    picker, size_bytes = JsonPicker(wanted, on_text, _MAX_TEXT_BYTES), 0
     try:
-        data = json.loads(await read_body(response, limit_bytes))
+        async with _raw(response) as parts:
+            async for part in parts:
+                size_bytes += len(part)
+                if size_bytes > budget.body_bytes:
+                    raise Unreachable(f"The target answered with more than {budget.body_bytes} bytes.")
+                picker.feed(part)
+        picker.end()
+    except ValueError:
+        raise Unreachable(f"HTTP {response.status_code} with a body that is no JSON object.") from None
+
+
+async def read_json(response: httpx.Response) -> dict[str, Any]:
+    """The body, a small one, as a JSON object. Raises Unreachable if it is none."""
+    try:
+        data = json.loads(await read_body(response))
     except (ValueError, RecursionError):
         raise Unreachable(f"HTTP {response.status_code} with a body that is no JSON.") from None
     if not isinstance(data, dict):
@@ -54,7 +84,7 @@ async def read_json(response: httpx.Response, limit_bytes: int = _MAX_BODY_BYTES
 async def read_error(response: httpx.Response) -> tuple[str, bool]:
     """What an error answer says, and whether Ollama itself said it (and not a proxy in front of it)."""
     # A body that cannot be read must not hide the status, which says more.
-    body = b"" if _is_compressed(response) else await read_body(response, _MAX_ERROR_BYTES)
+    body = b"" if _is_compressed(response) else await read_body(response)
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -99,16 +129,19 @@ def is_no_space(words: str) -> bool:
 async def lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """NDJSON lines however TCP cut them; the last one may lack its newline.
 
-    Reads to the end, because leaving early wedges Ollama (contract 3.4): a line over 1 MiB is passed over and
-    not kept. Raises Unreachable for a compressed body, at its end, and for a body without end.
+    Reads to the end, because leaving early wedges Ollama (contract 3.4): a line over 256 KiB is passed over
+    and not kept. Raises Unreachable for a compressed body, at its end, and for a body without end.
     """
     is_compressed = _is_compressed(response)
-    line, is_too_long, total_bytes = bytearray(), False, 0
+    line, is_too_long, total_bytes, count = bytearray(), False, 0, 0
     async with _raw(response) as parts:
         async for part in parts:
             total_bytes += len(part)
             if total_bytes > _MAX_LINES_BYTES:
                 raise Unreachable(f"The answer did not end within {_MAX_LINES_BYTES} bytes.")
+            count += part.count(b"\n")
+            if count > _MAX_LINES:
+                raise Unreachable(f"The answer did not end within {_MAX_LINES} lines.")
             for index, piece in enumerate(() if is_compressed else part.split(b"\n")):
                 if index:  # a newline stood before it
                     if line.strip():

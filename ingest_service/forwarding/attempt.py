@@ -57,7 +57,9 @@ class Attempt:
         self._turn = TargetTurn(database, lease.target, owner, settings.lease_seconds)
         client = OllamaClient(target)
         push = BlobPush(client, store, vetting, self._moves, target, beside=beside)
-        self._driver = Driver(client, push, self._moves, self._turn, breaker)
+        self._driver = Driver(
+            client, push, self._moves, self._turn, breaker, create_seconds=settings.create_seconds
+        )
 
     async def run(self) -> None:
         """To its end, whatever that is; raises nothing that was foreseen."""

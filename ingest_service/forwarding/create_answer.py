@@ -32,8 +32,15 @@ class CreateAnswer:
         """The line that ends an answer has come, whatever became of the connection after it."""
         return self._succeeded or self._error is not None
 
+    @property
+    def succeeded(self) -> bool:
+        """The line that is Ollama's last has come: nothing after it counts."""
+        return self._succeeded
+
     def take(self, line: bytes) -> CreateLine | None:
         """Reads a line; None if it is none of Ollama's. What is no JSON object is passed over."""
+        if self._succeeded:
+            return None
         try:
             data = json.loads(line)
         except (ValueError, RecursionError):
@@ -57,6 +64,7 @@ class CreateAnswer:
         error = error_from_create(self._error)
         if self._manifest_written or self._succeeded:
             # The clean-up of old layers failed; the model is there all the same (contract 3.2).
+            # Ollama then says `success` too.
             raise OutcomeUnknown(self._error, otherwise=error)
         raise error
 

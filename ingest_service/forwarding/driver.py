@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 _MIN_SILENCE_SECONDS = 15 * 60.0
 _SLOWEST_CREATE_BYTES_PER_SECOND = 20_000_000
+#: The whole of a create that talks all the time may take so much longer than one that is silent.
+_SLOWEST_TALKING_BYTES_PER_SECOND = 2_000_000
 #: What Ollama says of a blob that is not what its name promises.
 _ROTTEN = ("eof", "invalid file magic", "not in gguf format", "exceeds file size")
 
@@ -38,13 +40,21 @@ class Driver:
     SupersededByNewer)."""
 
     def __init__(
-        self, client: OllamaClient, push: BlobPush, moves: DeploymentMoves, turn: TargetTurn, breaker: Breaker
+        self,
+        client: OllamaClient,
+        push: BlobPush,
+        moves: DeploymentMoves,
+        turn: TargetTurn,
+        breaker: Breaker,
+        *,
+        create_seconds: float,
     ) -> None:
         self._client = client
         self._push = push
         self._moves = moves
         self._turn = turn
         self._breaker = breaker
+        self._create_seconds = create_seconds
         self._creating: tuple[int, int] | None = None
 
     @property
@@ -113,6 +123,7 @@ class Driver:
         await self._moves.move(DeploymentState.CREATING, create_baseline=_baseline(before))
         size_bytes = sum(file.size_bytes for file in ingest.files)
         silence = max(_MIN_SILENCE_SECONDS, size_bytes / _SLOWEST_CREATE_BYTES_PER_SECOND)
+        total = max(self._create_seconds, size_bytes / _SLOWEST_TALKING_BYTES_PER_SECOND)
         layer_digest = ""
 
         def on_line(line: CreateLine) -> None:
@@ -123,7 +134,7 @@ class Driver:
 
         try:
             async with StatusWriter(self._moves) as words:
-                await self._client.create(create_request(ingest), on_line, silence)
+                await self._client.create(create_request(ingest), on_line, silence, total)
         except OutcomeUnknown as error:
             _, deployment = await self._moves.read()
             if await self._settled(ingest, deployment):

@@ -14,15 +14,20 @@ from typing import Any, Self
 import httpx
 
 from ingest_service.forwarding.answers import (
-    MAX_SHOW_BYTES,
+    CREATED,
+    LISTED,
+    SHOWN,
+    SMALL,
     error_from_create,
     error_of,
     is_worth_another_try,
     lines,
+    pick_texts,
     read_error,
     read_json,
 )
 from ingest_service.forwarding.create_answer import CreateAnswer, CreateLine, text_of
+from ingest_service.forwarding.metered import AnswerBudget
 from ingest_service.forwarding.target import (
     OutcomeUnknown,
     Refused,
@@ -31,8 +36,10 @@ from ingest_service.forwarding.target import (
     Unreachable,
     without,
 )
+from ingest_service.forwarding.transport import BUDGET, Transport
 from ingest_service.storage import BlobReader
 from ingest_service.vocabulary.errors import BlobCorrupt
+from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.text import clean
 
 _log = logging.getLogger(__name__)
@@ -44,10 +51,14 @@ _SHOW: Mapping[str, Any] = {"timeout": httpx.Timeout(30.0, connect=10.0), "withi
 _DELETE: Mapping[str, Any] = {"timeout": httpx.Timeout(15.0, connect=5.0), "within_seconds": 15.0}
 #: The server hashes what it got before it answers: the wait after the last byte may be long.
 _PUSH = httpx.Timeout(60.0, connect=10.0, read=300.0)
+#: From the last byte on, however often it says "wait" (1xx).
+_PUSH_ANSWER_SECONDS = 900.0
 _CREATE = httpx.Timeout(60.0, connect=10.0, read=None)
 _PUSH_CHUNK_BYTES = 2 * 1024 * 1024
 _ALIVE_CHECK_SECONDS = 30.0
 _DEAD_CHECKS = 3
+#: After `success` Ollama closes its answer at once; one that goes on talking is not listened to.
+_AFTER_SUCCESS_SECONDS = 1.0
 _BAD_URL = "The target's URL, or one that it redirects to, cannot be used: correct the setting."
 #: The first that fits counts.
 _WORDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
@@ -83,12 +94,12 @@ class OllamaClient:
             self._client = httpx.AsyncClient(
                 base_url=target.url,
                 headers={**target.headers, "accept-encoding": "identity"},
-                # A backend client uses no proxy of its environment, follows nobody elsewhere (R9) and keeps
-                # few connections: Ollama closes idle ones on a restart.
+                # A backend client uses no proxy of its environment and follows nobody elsewhere (R9).
                 trust_env=False,
                 follow_redirects=False,
-                verify=await asyncio.to_thread(_trust, target) if target.url.startswith("https:") else False,
-                limits=httpx.Limits(max_connections=8, max_keepalive_connections=2, keepalive_expiry=15.0),
+                transport=Transport(
+                    await asyncio.to_thread(_trust, target) if target.url.startswith("https:") else None
+                ),
             )
         except (httpx.InvalidURL, ValueError, OSError) as error:
             _log.error("a target cannot be used", extra={"target": target.name, "detail": str(error)})
@@ -138,9 +149,19 @@ class OllamaClient:
         """Sends what `body` yields, all `size_bytes` of it; if `body` raises, the connection closes short."""
         headers = {"content-length": str(size_bytes), "content-type": "application/octet-stream"}
         path = f"/api/blobs/{sha256}"
+        limit = asyncio.timeout(None)
+
+        async def then_time_counts() -> AsyncGenerator[bytes, None]:
+            async with contextlib.aclosing(body) as parts:
+                async for part in parts:
+                    yield part
+            limit.reschedule(asyncio.get_running_loop().time() + _PUSH_ANSWER_SECONDS)
+
         async with (
-            contextlib.aclosing(body) as content,
-            self._request("POST", path, content=content, headers=headers, timeout=_PUSH) as response,
+            contextlib.aclosing(then_time_counts()) as content,
+            self._request(
+                "POST", path, content=content, headers=headers, timeout=_PUSH, limit=limit
+            ) as response,
         ):
             if response.status_code not in {200, 201}:
                 raise await error_of(response)
@@ -150,7 +171,9 @@ class OllamaClient:
 
         `in_ollamas_words`: only Ollama itself may say so. Another's 404, a proxy's perhaps, is then Refused.
         """
-        async with self._request("POST", "/api/show", json={"model": model}, **_SHOW) as response:
+        texts: dict[str, str] = {}
+        body = {"model": model}
+        async with self._request("POST", "/api/show", json=body, budget=SHOWN, **_SHOW) as response:
             if response.status_code == 404:
                 if in_ollamas_words:
                     words, said_by_ollama = await read_error(response)
@@ -159,23 +182,41 @@ class OllamaClient:
                 return None
             if response.status_code != 200:
                 raise await error_of(response)
-            data = await read_json(response, MAX_SHOW_BYTES)
-        layer = _MODEL_LAYER.search(text_of(data.get("modelfile")))
-        return Shown(clean(text_of(data.get("modified_at")), 64), f"sha256:{layer[1]}" if layer else "")
+            await pick_texts(
+                response,
+                [("modelfile",), ("modified_at",)],
+                lambda path, _, text: texts.update({path[0]: text}),
+                SHOWN,
+            )
+        # Ollama writes the model's own layer before all other texts.
+        layer = _MODEL_LAYER.search(texts.get("modelfile", ""))
+        return Shown(clean(texts.get("modified_at", ""), 64), f"sha256:{layer[1]}" if layer else "")
 
     async def manifest_digest(self, canonical_model: str) -> str:
         """The sha256 of the model's manifest; "" if the target does not list it.
 
         Ollama lists the shortest form of a name, spelt as it is stored there.
         """
-        async with self._request("GET", "/api/tags", **_SHOW) as response:
+        listed: dict[str, str] = {}
+        found: list[str] = []
+        last = -1
+
+        def on_text(path: tuple[str, ...], index: int, text: str) -> None:
+            nonlocal last
+            if index != last:
+                last = index
+                listed.clear()
+            listed[path[-1]] = text
+            if listed.get("name", "").lower() == canonical_model and "digest" in listed:
+                found.append(clean(listed["digest"], 80))
+                listed.clear()
+
+        wanted = [("models", "*", "name"), ("models", "*", "digest")]
+        async with self._request("GET", "/api/tags", budget=LISTED, **_SHOW) as response:
             if response.status_code != 200:
                 raise await error_of(response)
-            models = (await read_json(response)).get("models")
-        for entry in models if isinstance(models, list) else []:
-            if isinstance(entry, dict) and text_of(entry.get("name")).lower() == canonical_model:
-                return clean(text_of(entry.get("digest")), 80)
-        return ""
+            await pick_texts(response, wanted, on_text, LISTED)
+        return found[0] if found else ""
 
     async def delete(self, model: str) -> bool:
         """Removes the model; False if there was none. After an error it may be gone: ask again."""
@@ -190,19 +231,31 @@ class OllamaClient:
             raise await error_of(response)
 
     async def create(
-        self, body: Mapping[str, Any], on_line: Callable[[CreateLine], None], silence_seconds: float
+        self,
+        body: Mapping[str, Any],
+        on_line: Callable[[CreateLine], None],
+        silence_seconds: float,
+        total_seconds: float,
     ) -> None:
         """Creates a model; returns only after a line whose status is `success`.
 
-        Silence is allowed for `silence_seconds` while the target still answers `version`. Raises Refused,
-        BlobMissing or NoSpace by what create said, OutcomeUnknown if its answer was cut off or never ended.
+        Silence is allowed for `silence_seconds` while the target still answers `version`, and all of it may
+        take `total_seconds`. Raises Refused, BlobMissing or NoSpace by what create said, OutcomeUnknown if
+        its answer was cut off or never ended.
         """
         answer = CreateAnswer()
         heard = _Heard(on_line)
         creating = asyncio.create_task(self._create(body, answer, heard))
         try:
-            await self._until_silent(creating, heard, silence_seconds)
-            await creating
+            async with asyncio.timeout(total_seconds):
+                await self._until_silent(creating, heard, silence_seconds)
+                await creating
+        except TimeoutError as error:
+            if not answer.has_ended:
+                words = f"Create did not end within {total_seconds:.0f} s (INGEST_CREATE_SECONDS)."
+                # Once more would take as long once more.
+                final = Refused(words, reason=Reason.TARGET_UNREACHABLE)
+                raise OutcomeUnknown(words, otherwise=final) from error
         except Unreachable as error:
             if not answer.has_ended:
                 # The request may have arrived: only `show` knows what became of it.
@@ -213,7 +266,9 @@ class OllamaClient:
         answer.judge()
 
     async def _create(self, body: Mapping[str, Any], answer: CreateAnswer, heard: _Heard) -> None:
-        async with self._request("POST", "/api/create", json=body, timeout=_CREATE) as response:
+        async with self._request(
+            "POST", "/api/create", json=body, timeout=_CREATE, budget=CREATED
+        ) as response:
             if response.status_code != 200:
                 raise await self._create_refused(response)
             async with contextlib.aclosing(lines(response)) as stream:
@@ -222,6 +277,12 @@ class OllamaClient:
                     taken = answer.take(line)
                     if taken is not None:
                         heard.line(replace(taken, status=without(self._secrets, taken.status)))
+                    if answer.succeeded:
+                        break
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_AFTER_SUCCESS_SECONDS):
+                        async for _ in stream:
+                            pass
 
     @staticmethod
     async def _create_refused(response: httpx.Response) -> TargetError:
@@ -260,13 +321,20 @@ class OllamaClient:
 
     @contextlib.asynccontextmanager
     async def _request(
-        self, method: str, path: str, *, within_seconds: float | None = None, **options: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        within_seconds: float | None = None,
+        limit: asyncio.Timeout | None = None,
+        budget: AnswerBudget = SMALL,
+        **options: Any,
     ) -> AsyncIterator[httpx.Response]:
-        """A response whose body is still to be read, all of it within that time."""
+        """A response whose body is still to be read, all of it within that time or by that limit."""
         try:
             async with (
-                asyncio.timeout(within_seconds),
-                self._client.stream(method, path, **options) as response,
+                limit or asyncio.timeout(within_seconds),
+                self._client.stream(method, path, extensions={BUDGET: budget}, **options) as response,
             ):
                 yield response
         except TargetError as error:

@@ -12,6 +12,8 @@ class ForwardingSettings:
     #: From the first attempt on, failures that time may heal are tried again for this long.
     retry_seconds: float = 3600.0
     lease_seconds: float = 15.0
+    #: One create may take this long, or as long as a model of its size needs at 2 MB/s.
+    create_seconds: float = 7200.0
     #: Deployments driven at once, one per target.
     max_concurrent: int = 64
     poll_seconds: float = 2.0

@@ -33,8 +33,8 @@ async def test_lines_are_the_same_however_they_arrive(step: int) -> None:
 
 
 @pytest.mark.parametrize("step", [1000, 1 << 16, 1 << 22])
-async def test_a_line_over_1_mib_is_passed_over_and_those_round_it_are_not(step: int) -> None:
-    fits, huge = b"x" * (1 << 20), b"y" * ((1 << 20) + 1)
+async def test_a_line_over_256_kib_is_passed_over_and_those_round_it_are_not(step: int) -> None:
+    fits, huge = b"x" * (1 << 18), b"y" * ((1 << 18) + 1)
     assert await cut_out(b"\n".join([b"1", huge, b"2", fits, huge, huge, b"3"]), step) == [
         b"1",
         b"2",
@@ -73,11 +73,13 @@ def test_success_is_a_line_that_says_so_and_nothing_else() -> None:
 
 def test_an_error_line_is_the_truth_unless_the_manifest_was_written() -> None:
     assert isinstance(judged(ERROR), Refused)
-    for said in ([MANIFEST, ERROR], [SUCCESS, ERROR], [ERROR, SUCCESS]):
+    for said in ([MANIFEST, ERROR], [ERROR, SUCCESS]):
         error = judged(*said)
         assert isinstance(error, OutcomeUnknown)
         assert isinstance(error.otherwise, Refused)
         assert error.otherwise.words == "boom"
+    # Success is Ollama's last word.
+    assert judged(SUCCESS, ERROR) is None
 
 
 @pytest.mark.parametrize(
