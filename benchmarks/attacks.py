@@ -172,7 +172,8 @@ async def main() -> None:
     parser.add_argument("--call-window-bytes", type=int, default=0, help="as INGEST_CALL_WINDOW_BYTES")
     arguments = parser.parse_args()
     print(
-        f"{'attack':<32} {'calls':>8} {'RSS MiB':>8} {'peak':>8} {'p50 ms':>10} {'p99 ms':>10} {'max ms':>10} {'log':>8}",
+        f"{'attack':<32} {'calls':>8} {'RSS MiB':>8} {'peak':>8}"
+        f" {'p50 ms':>10} {'p99 ms':>10} {'max ms':>10} {'log':>8}",
         flush=True,
     )
     for name, (attack, connections, streams) in attacks().items():

@@ -248,7 +248,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "CREATE_SECONDS", "7200", _number(1, 30 * 86400),
-        "a create on a target is given up after this long, or after the model's bytes at 2 MB/s if that is longer",
+        "a create on a target is given up after this long, or what its bytes take at 2 MB/s if that is more",
     ),
     Setting(
         "LEASE_SECONDS", "15", _number(0.5, LONGEST_LEASE_SECONDS),
