@@ -19,11 +19,8 @@ from typing import Any
 
 import grpc
 
-<<<<<<< HEAD
-from benchmarks.health_probe import in_a_process
-=======
 from benchmarks import hostile_targets
->>>>>>> e6144df (forwarding: give each answer of a target a budget of bytes, lines, time and CPU)
+from benchmarks.health_probe import in_a_process
 from benchmarks.main_path import MEBIBYTE, Memory
 from tests.faults.children import OWN_CONNECTION, Child
 from tests.support import bombs
@@ -88,36 +85,21 @@ def _start(data: bytes) -> Attack:
     return attack
 
 
-<<<<<<< HEAD
 async def run(
-    name: str, attack: Attack, connections: int, streams: int, seconds: float, call_window_bytes: int
-=======
-async def probe(address: str, times: list[float], until: float) -> None:
-    """Asks Health again and again on a connection of its own."""
-    async with grpc.aio.insecure_channel(address, options=OWN_CONNECTION) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        while time.monotonic() < until:
-            began = time.perf_counter()
-            await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
-            times.append(time.perf_counter() - began)
-            await asyncio.sleep(0.01)
-
-
-async def run(
-    name: str, attack: Attack, connections: int, streams: int, seconds: float, targets: str = ""
->>>>>>> e6144df (forwarding: give each answer of a target a budget of bytes, lines, time and CPU)
+    name: str,
+    attack: Attack,
+    connections: int,
+    streams: int,
+    seconds: float,
+    call_window_bytes: int,
+    targets: str = "",
 ) -> None:
     """One row, against a server of its own."""
     with tempfile.TemporaryDirectory() as directory:
         data_dir = Path(directory)
-<<<<<<< HEAD
-        variables = environment(data_dir / "data", f"sqlite+aiosqlite:///{data_dir / 'ingest.db'}")
+        variables = environment(data_dir / "data", f"sqlite+aiosqlite:///{data_dir / 'ingest.db'}", targets)
         variables["INGEST_CALL_WINDOW_BYTES"] = str(call_window_bytes)
         child = Child(variables, data_dir / "log")
-=======
-        database_url = f"sqlite+aiosqlite:///{data_dir / 'ingest.db'}"
-        child = Child(environment(data_dir / "data", database_url, targets), data_dir / "log")
->>>>>>> e6144df (forwarding: give each answer of a target a budget of bytes, lines, time and CPU)
         try:
             await child.start(120)
             assert child.process is not None
@@ -162,7 +144,7 @@ async def run_hostile_target(way: str, seconds: float) -> None:
                 await hostile_targets.provoke(channel)
 
     async with hostile_targets.hostile(way) as targets:
-        await run(f"Ollama: {way}", attack, 1, 1, seconds, targets)
+        await run(f"Ollama: {way}", attack, 1, 1, seconds, 0, targets)
 
 
 async def main() -> None:
@@ -178,14 +160,10 @@ async def main() -> None:
     )
     for name, (attack, connections, streams) in attacks().items():
         if arguments.only in name:
-<<<<<<< HEAD
             await run(name, attack, connections, streams, arguments.seconds, arguments.call_window_bytes)
-=======
-            await run(name, attack, connections, streams, arguments.seconds)
     for way in hostile_targets.rows():
         if arguments.only in f"Ollama: {way}":
             await run_hostile_target(way, arguments.seconds)
->>>>>>> e6144df (forwarding: give each answer of a target a budget of bytes, lines, time and CPU)
 
 
 if __name__ == "__main__":

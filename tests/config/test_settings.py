@@ -124,6 +124,7 @@ TABLE: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "RETENTION": ("keep", {"keep": "keep"}, ["", "drop"]),
     "CUT_THROUGH": (True, {"off": False}, ["", "maybe"]),
     "DEPLOYMENT_RETRY_SECONDS": (3600.0, {"0": 0.0, "604800": 604800.0}, ["-1", "604801", "forever"]),
+    "CREATE_SECONDS": (7200.0, {"1": 1.0}, ["0", "2592001"]),
     "LEASE_SECONDS": (15.0, {"0.5": 0.5, "600": 600.0}, ["0", "601"]),
     "MAX_DEPLOYMENTS": (64, {"1": 1, "1024": 1024}, ["0", "1025", "1.0"]),
     "MAX_WATCHES": (2000, {"1": 1, "100000": 100_000}, ["0", "100001"]),

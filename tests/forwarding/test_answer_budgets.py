@@ -11,6 +11,7 @@ import contextlib
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -106,7 +107,7 @@ async def test_nothing_counts_after_success(world: World, monkeypatch: pytest.Mo
     assert await world.statuses(ingest_id) == ["success"]
 
 
-async def _failed(world: World, hostile: HostileOllama, **settings: float) -> str:
+async def _failed(world: World, hostile: HostileOllama, **settings: Any) -> str:
     """How the deployment to it failed."""
     async with running(hostile) as server:
         ingest_id = await world.stored(gguf())
