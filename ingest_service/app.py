@@ -29,6 +29,7 @@ from ingest_service.forwarding import (
     TargetPresence,
     TargetRemoval,
     Worker,
+    warm_up,
 )
 from ingest_service.ingests.deploying import Deploying
 from ingest_service.ingests.identity import WrongStore, check_identity
@@ -274,6 +275,7 @@ class Service:
             await self._log_contents(store_id)
         except DatabaseDown as error:
             raise await self._no_database(error) from error
+        await asyncio.to_thread(warm_up)
         # Not before: what blocks while it boots, migrations above all, keeps nobody waiting.
         self.loop_monitor.start()
         if self._settings.metrics_listen:

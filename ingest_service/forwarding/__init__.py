@@ -9,6 +9,7 @@ from ingest_service.forwarding.presence import TargetPresence, TargetVerdict
 from ingest_service.forwarding.removal import TargetRemoval
 from ingest_service.forwarding.settings import ForwardingSettings
 from ingest_service.forwarding.target import Target, TargetError
+from ingest_service.forwarding.transport import warm_up
 from ingest_service.forwarding.worker import Worker
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "TargetStatus",
     "TargetVerdict",
     "Worker",
+    "warm_up",
 ]

@@ -344,7 +344,7 @@ class OllamaClient:
             raise Refused(_BAD_URL) from error
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             # The library's words may hold anything: they are for the log (security.md section 7).
-            detail = f"{type(error).__name__}: {error}"
+            detail = without(self._secrets, f"{type(error).__name__}: {error}")
             extra = {"target": self._target.name, "method": method, "path": path, "detail": detail}
             _log.info("a request to a target failed", extra=extra)
             raise Unreachable(_words_of(error)) from error

@@ -42,8 +42,14 @@ class Target:
 
 def without(secrets: Iterable[str], text: str) -> str:
     """`text`, which a target or something before it may have said, with each secret hidden."""
-    for secret in secrets:
+    known = list(secrets)
+    for secret in known:
         text = text.replace(secret, "***")
+    # Whoever said it may have cut it off within a secret.
+    for secret in known:
+        for length in range(min(len(secret) - 1, len(text)), _LEAST_SECRET - 1, -1):
+            if text.endswith(secret[:length]):
+                return text[:-length] + "***"
     return text
 
 
@@ -62,6 +68,7 @@ class TargetError(Exception):
     reason = Reason.TARGET_REFUSED
 
     def __init__(self, words: str, *, reason: Reason | None = None) -> None:
+        self._said = words
         self.words = clean(words)
         if reason is not None:
             self.reason = reason
@@ -69,7 +76,8 @@ class TargetError(Exception):
 
     def hide(self, secrets: Iterable[str]) -> None:
         """A proxy may say what it was sent: that is for nobody else."""
-        self.words = without(secrets, self.words)
+        # Of all that was said, before it is cut: half a secret is one too.
+        self.words = clean(without(secrets, self._said))
         self.args = (self.words,)
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 
+import anyio
 import httpcore
 import httpx
 
@@ -29,6 +31,13 @@ _SAME_NAMES = (
 _KIN: dict[type[BaseException], type[httpx.TransportError]] = {
     getattr(httpcore, name): getattr(httpx, name) for name in _SAME_NAMES
 }
+
+
+def warm_up() -> None:
+    """Imports what the first request needs; it takes some 0.1 s. Not for a thread with an event loop."""
+    anyio.run(anyio.sleep, 0)
+    # httpcore looks for it at each connection; what is not there would be looked for on disk each time.
+    sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 
 
 class Transport(httpx.AsyncBaseTransport):

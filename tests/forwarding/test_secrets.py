@@ -8,6 +8,7 @@ import logging
 import pytest
 
 from ingest_service.forwarding import Target
+from ingest_service.forwarding.target import Refused
 from tests.forwarding.world import World
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import gguf
@@ -101,3 +102,13 @@ async def test_secrets_in_other_spellings_and_in_what_is_no_error(
     assert "0.24.0 ***" in seen
     for secret in ("s3cret", "c2VydmljZTpodW50ZXIy", "hunter2"):
         assert secret not in seen
+
+
+@pytest.mark.parametrize("room", [3, 5, 8])
+def test_no_secret_escapes_where_a_text_is_cut(room: int) -> None:
+    """At 1 KiB by us, and wherever whoever said it has cut it."""
+    target = Target("a", "http://h", {"x-token": "Bearer s3cret-token"})
+    for words in ("x" * (1024 - room) + "s3cret-token and more", "it got s3cret-token"[: -len("token")]):
+        error = Refused(words)
+        error.hide(target.secrets())
+        assert "s3cr" not in error.words
