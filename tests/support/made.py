@@ -17,16 +17,19 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 import grpc
 from grpc.aio import _channel, _server
 
-#: The frames that led to something, the innermost first.
+#: The frames that led to something, the innermost first: code, and where in it. The line is looked up when it
+#: is told, for that takes longer than everything else here.
 Place = list[tuple[CodeType, int]]
 
 _DEEP = 40
+#: Of what is made very often: tasks and open files.
+_LESS_DEEP = 14
 _SHOWN = 6
 _ROOT = str(Path(__file__).resolve().parent.parent.parent) + os.sep
 _LIBRARIES = tuple(
@@ -106,27 +109,37 @@ def shared_descriptors() -> set[int]:
     return {shared.fileno() for reference in _shared if (shared := reference()) is not None}
 
 
-def here() -> Place:
+def here(deep: int = _DEEP) -> Place:
     """The frames of the caller, without those of this module."""
     place: Place = []
-    frame = sys._getframe(1)
-    while frame is not None and len(place) < _DEEP:
-        if frame.f_code.co_filename != __file__:
-            place.append((frame.f_code, frame.f_lineno))
-        frame = frame.f_back  # type: ignore[assignment]
+    frame: FrameType | None = sys._getframe(1)
+    for _ in range(deep):
+        if frame is None:
+            break
+        code = frame.f_code
+        if code.co_filename != __file__:
+            place.append((code, frame.f_lasti))
+        frame = frame.f_back
     return place
 
 
 def described(place: Place) -> str:
     """`tests/a.py:12 function < its caller < ...`: our own frames, or a library's where there are none."""
-    frames = [(code, line) for code, line in place if not code.co_filename.startswith("<")]
-    ours = [(code, line) for code, line in frames if not code.co_filename.startswith(_LIBRARIES)]
-    theirs = [(code, line) for code, line in frames if not any(part in code.co_filename for part in _HARNESS)]
+    frames = [(code, where) for code, where in place if not code.co_filename.startswith("<")]
+    ours = [(code, where) for code, where in frames if not code.co_filename.startswith(_LIBRARIES)]
+    theirs = [
+        (code, where) for code, where in frames if not any(part in code.co_filename for part in _HARNESS)
+    ]
     shown = [
-        f"{code.co_filename.removeprefix(_ROOT)}:{line} {code.co_name}"
-        for code, line in (ours or theirs)[:_SHOWN]
+        f"{code.co_filename.removeprefix(_ROOT)}:{_line(code, where)} {code.co_name}"
+        for code, where in (ours or theirs)[:_SHOWN]
     ]
     return " < ".join(shown) or "an unknown place"
+
+
+def _line(code: CodeType, where: int) -> int:
+    lines = (line for start, end, line in code.co_lines() if start <= where < end and line is not None)
+    return next(lines, code.co_firstlineno)
 
 
 def _is_of_grpc(place: Place) -> bool:
@@ -154,7 +167,7 @@ def install() -> None:
 
     def noted_task(loop: Any, *arguments: Any, **values: Any) -> Any:
         task = create_task(loop, *arguments, **values)
-        _tasks[task] = here()
+        _tasks[task] = here(_LESS_DEEP)
         return task
 
     def noted_close(loop: Any) -> None:
@@ -190,7 +203,7 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     global _has_spawned  # noqa: PLW0603
     if event == "open":
         if isinstance(arguments[0], str):
-            _opened[arguments[0]] = here()
+            _opened[arguments[0]] = here(_LESS_DEEP)
     elif event in ("tempfile.mkdtemp", "tempfile.mkstemp"):
         _temporary[str(arguments[0])] = here()
     elif event in ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.forkpty"):
