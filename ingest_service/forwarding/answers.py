@@ -28,6 +28,7 @@ SHOWN = AnswerBudget(16 * 1024 * 1024, 5.0)
 LISTED = AnswerBudget(4 * 1024 * 1024, 5.0)
 CREATED = AnswerBudget(_MAX_LINES_BYTES, 30.0)
 _COMPRESSED = "The answer is compressed although that was not asked for."
+_WHOSE = "this is not Ollama, or something before it answers; check the target's URL."
 _TRY_AGAIN = frozenset({408, 429})
 _BLOB_MISSING = ("no such file or directory", "blob not found", "blob does not exist")
 
@@ -67,7 +68,9 @@ async def pick_texts(
                 picker.feed(part)
         picker.end()
     except ValueError:
-        raise Unreachable(f"HTTP {response.status_code} with a body that is no JSON object.") from None
+        raise Unreachable(
+            f"HTTP {response.status_code} with a body that is no JSON object: {_WHOSE}"
+        ) from None
 
 
 async def read_json(response: httpx.Response) -> dict[str, Any]:
@@ -75,9 +78,9 @@ async def read_json(response: httpx.Response) -> dict[str, Any]:
     try:
         data = json.loads(await read_body(response))
     except (ValueError, RecursionError):
-        raise Unreachable(f"HTTP {response.status_code} with a body that is no JSON.") from None
+        raise Unreachable(f"HTTP {response.status_code} with a body that is no JSON: {_WHOSE}") from None
     if not isinstance(data, dict):
-        raise Unreachable(f"HTTP {response.status_code} with JSON that is no object.")
+        raise Unreachable(f"HTTP {response.status_code} with JSON that is no object: {_WHOSE}")
     return data
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -112,6 +113,12 @@ class OllamaClient:
     async def version(self) -> str:
         """Ollama's version."""
         async with self._request("GET", "/api/version", **_QUICK) as response:
+            if response.status_code == 404 and self._target.url.endswith(("/api", "/v1")):
+                end = self._target.url.rpartition("/")[2]
+                raise Refused(
+                    f"HTTP 404: the target's URL ends in /{end}; Ollama's address ends before that."
+                    " Leave it out."
+                )
             if response.status_code != 200:
                 raise await error_of(response)
             words = text_of((await read_json(response)).get("version"))
@@ -378,4 +385,10 @@ def _words_of(error: Exception) -> str:
     """What failed, in our words."""
     if isinstance(error, httpx.ConnectError) and "SSL" in str(error):
         return "The target's certificate is not trusted, or it does not speak TLS."
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return "The target's host name cannot be resolved: correct its URL, or the name service here."
+        # httpcore's pool takes the cause away; the context stays.
+        cause = cause.__cause__ or cause.__context__
     return next((words for kinds, words in _WORDS if isinstance(error, kinds)), _ANY_WORDS)

@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 
 from ingest_service.forwarding import ForwardingSettings, Target, Worker
+from ingest_service.forwarding.answers import _WHOSE
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.states import DeploymentState
 from tests.forwarding.world import World, now
@@ -156,7 +157,7 @@ async def test_an_answer_without_end_is_read_no_further_than_its_limit(
     world.worker(targets=[Target("a", await listen(answer))], retry_seconds=0)
     failure = (await world.done(ingest_id)).failure
     assert failure is not None
-    assert failure.message == "HTTP 200 with a body that is no JSON."
+    assert failure.message == "HTTP 200 with a body that is no JSON: " + _WHOSE
 
 
 async def test_a_clock_behind_the_databases_hammers_nobody(world: World, emulator: OllamaEmulator) -> None:
