@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
-from sqlalchemy import ColumnElement, and_, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from ingest_service.database.rows import changed, deployment_from_row, deployment_values
 from ingest_service.database.statements import ReadOrLock, Statements
@@ -39,6 +41,49 @@ def _is_free(now: database_now) -> ColumnElement[bool]:
     """Nobody holds a live lease of it. One from a clock that was ahead is not believed."""
     until_us = deployments.c.lease_until_us
     return or_(until_us.is_(None), lease_has_ended(until_us, now))
+
+
+@cache
+def _claim(has_due_by: bool, has_latest: bool) -> ReturningUpdate[tuple[str, str, str, int]]:
+    """The statement of `DeploymentQueries.claim`, built once: workers ask it again and again."""
+    now = database_now()
+    moment = bindparam("due_by", type_=UtcMicros) if has_due_by else now
+    is_due = or_(deployments.c.next_attempt_at.is_(None), deployments.c.next_attempt_at <= moment)
+    if has_latest:
+        is_due = or_(is_due, deployments.c.next_attempt_at > bindparam("latest", type_=UtcMicros))
+    due = (
+        select(deployments.c.id)
+        .join(ingests, ingests.c.id == deployments.c.ingest_id)
+        .where(
+            ingests.c.state.in_(_FORWARDED),
+            ingests.c.deleted_at.is_(None),
+            deployments.c.state.in_(_MOVING),
+            deployments.c.target.in_(bindparam("on_targets", expanding=True)),
+            deployments.c.target.not_in(bindparam("busy_targets", expanding=True)),
+            _is_free(now),
+            is_due,
+            or_(
+                deployments.c.target.not_in(bindparam("resting_targets", expanding=True)),
+                deployments.c.attempts == 0,
+                deployments.c.retry_until <= moment,
+            ),
+        )
+        .order_by(ingests.c.number)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=deployments)
+    )
+    return (
+        update(deployments)
+        .where(deployments.c.id == due.scalar_subquery())
+        .values(
+            lease_owner=bindparam("new_owner"),
+            lease_until_us=now + bindparam("lease_us", type_=BigInteger),
+            fencing=deployments.c.fencing + 1,
+            attempts=deployments.c.attempts + 1,
+            next_attempt_at=None,
+        )
+        .returning(deployments.c.id, deployments.c.ingest_id, deployments.c.target, deployments.c.fencing)
+    )
 
 
 class DeploymentQueries:
@@ -94,46 +139,19 @@ class DeploymentQueries:
         One conditional UPDATE; on PostgreSQL claimants pass by each other's rows (SKIP LOCKED), on SQLite the
         transaction holds the one write lock anyway and SQLAlchemy drops the clause.
         """
-        now = database_now()
-        moment = now if due_by is None else literal(due_by, UtcMicros)
-        is_due = or_(deployments.c.next_attempt_at.is_(None), deployments.c.next_attempt_at <= moment)
+        parameters: dict[str, object] = {
+            "on_targets": targets,
+            "busy_targets": busy_targets,
+            "resting_targets": resting_targets,
+            "new_owner": owner,
+            "lease_us": int(lease_seconds * 1_000_000),
+        }
+        if due_by is not None:
+            parameters["due_by"] = due_by
         if due_by is not None and max_wait_seconds is not None:
-            latest = literal(due_by + timedelta(seconds=max_wait_seconds), UtcMicros)
-            is_due = or_(is_due, deployments.c.next_attempt_at > latest)
-        due = (
-            select(deployments.c.id)
-            .join(ingests, ingests.c.id == deployments.c.ingest_id)
-            .where(
-                ingests.c.state.in_(_FORWARDED),
-                ingests.c.deleted_at.is_(None),
-                deployments.c.state.in_(_MOVING),
-                deployments.c.target.in_(targets),
-                deployments.c.target.not_in(busy_targets),
-                _is_free(now),
-                is_due,
-                or_(
-                    deployments.c.target.not_in(resting_targets),
-                    deployments.c.attempts == 0,
-                    deployments.c.retry_until <= moment,
-                ),
-            )
-            .order_by(ingests.c.number)
-            .limit(1)
-            .with_for_update(skip_locked=True, of=deployments)
-        )
-        statement = (
-            update(deployments)
-            .where(deployments.c.id == due.scalar_subquery())
-            .values(
-                lease_owner=owner,
-                lease_until_us=now + int(lease_seconds * 1_000_000),
-                fencing=deployments.c.fencing + 1,
-                attempts=deployments.c.attempts + 1,
-                next_attempt_at=None,
-            )
-            .returning(deployments.c.id, deployments.c.ingest_id, deployments.c.target, deployments.c.fencing)
-        )
-        row = (await self._statements.run(statement)).one_or_none()
+            parameters["latest"] = due_by + timedelta(seconds=max_wait_seconds)
+        statement = _claim("due_by" in parameters, "latest" in parameters)
+        row = (await self._statements.run(statement, parameters)).one_or_none()
         return None if row is None else Lease(row.id, row.ingest_id, row.target, row.fencing)
 
     async def renew(
