@@ -46,10 +46,7 @@ async def _messages(*messages: bytes) -> AsyncIterator[bytes]:
         yield message
 
 
-@pytest.mark.parametrize("what", ["answered", "refused", "a bomb", "refused stream", "refused upload"])
-async def test_a_call_that_is_over_is_let_go_at_once(
-    service: RunningService, uncollected: None, what: str
-) -> None:
+async def test_a_call_that_is_over_is_let_go_at_once(service: RunningService, uncollected: None) -> None:
     bomb = bombs.filled(b"\x12\x00", 128 * 1024)
     channel: Any
     async with service.channel() as channel:
@@ -60,10 +57,11 @@ async def test_a_call_that_is_over_is_let_go_at_once(
             "refused stream": lambda: channel.unary_stream(_INGESTS + "WatchIngest")(b""),
             "refused upload": lambda: channel.stream_unary(_INGESTS + "Upload")(_messages(b"", b"")),
         }
-        # gRPC keeps one for each method, for the call that comes next, and its loop the one that came last.
-        before = _kept() + Counter(RPCState=1)
-        for _ in range(3):
-            await _drained(calls[what]())
-        async with asyncio.timeout(10):
-            while _kept() - before:
-                await asyncio.sleep(0.01)
+        for begin in calls.values():
+            # gRPC keeps one for each method, for the call that comes next, and its loop the one that came last.
+            before = _kept() + Counter(RPCState=1)
+            for _ in range(3):
+                await _drained(begin())
+            async with asyncio.timeout(60):
+                while _kept() - before:
+                    await asyncio.sleep(0.01)
