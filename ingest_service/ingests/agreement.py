@@ -44,14 +44,15 @@ def check_file(file: _Named, facts: Facts) -> None:
     kind, is_projector = facts["type"], facts.get("architecture") == _PROJECTOR
     if is_projector != (file.role is FileRole.PROJECTOR) or not (is_projector or kind in _TYPES[file.role]):
         found = "projector" if is_projector else kind
-        _refuse("X1", "general.type", f"The file is declared as {file.role}; its header says {found}.")
+        _refuse("X1", "general.type", _other_role(file.role, found))
     split = facts.get("split") or {"number": 0, "count": 1}
     if split["count"] <= 1:
         # Whole models are called like the only shard of one, too; some say that they are split into one.
         split = {"number": 0, "count": 1}
     if file.role is not FileRole.SHARD:
         if split["count"] > 1:
-            message = f"The file is shard {split['number'] + 1} of {split['count']}: push all, as shards."
+            message = f"The file is shard {split['number'] + 1} of {split['count']}: push all, as shards,"
+            message += " each with its name of the kind PREFIX-00001-of-0000N.gguf."
             _refuse("X2", "split.count", message)
         return
     _, number, count = shard_place(file.file_name) or ("", 1, 1)
@@ -62,6 +63,13 @@ def check_file(file: _Named, facts: Facts) -> None:
     if (split["number"] + 1, split["count"]) != (number, count):
         message = f"By its name this is shard {number} of {count}; its header says"
         _refuse("X2", "split.no", f"{message} {split['number'] + 1} of {split['count']}.")
+
+
+def _other_role(role: FileRole, found: str) -> str:
+    said = f"The file is declared as {role}; its header says {found}."
+    if found in {"adapter", "projector"} and role is FileRole.MODEL:
+        return f"{said} Push it beside the model it belongs to, with the role {found.upper()}."
+    return f"{said} Give it the role that it has, or name another file."
 
 
 def check_quantize(file: _Named, facts: Facts, options: Mapping[str, Any]) -> None:

@@ -43,7 +43,9 @@ def parse_model_name(text: str, *, field: str = "model") -> ModelName:
         path, tag = text, _DEFAULT_TAG
     namespace, has_namespace, model = path.rpartition("/")
     if "/" in namespace or ":" in namespace or (has_namespace and "." in namespace):
-        raise NameInvalid("A model's name has no host part: the targets decide where it goes.", field=field)
+        raise NameInvalid(
+            f"A model's name is {_GRAMMAR}. It has no host: the targets decide where it goes.", field=field
+        )
     valid = _PART.fullmatch(model) and _PART.fullmatch(tag)
     if has_namespace:
         valid = valid and _NAMESPACE.fullmatch(namespace)

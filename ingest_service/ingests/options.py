@@ -7,6 +7,7 @@ there, before a byte is pushed to it (`forwarding/eras.py`).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ MAX_TEXT_BYTES = 1024 * 1024
 MAX_OPTIONS_BYTES = 3 * 1024 * 1024
 MAX_LIST = 1024
 MAX_PARAMETERS_BYTES = 128 * 1024
-_MAX_STOPS = 64
-_MAX_STOP_BYTES = 1024
-_INT32 = 2**31 - 1
+#: Their bytes count with all parameters' together.
+_MAX_STOPS = 1000
+_FLOAT32 = (2 - 2**-23) * 2.0**127
 _MAX_WORD_BYTES = 256
 #: What Go's semver package takes, with or without its `v`: `0.14` and `0.14.0-rc1+build` are versions.
 _IDENTIFIERS = r"[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*"
@@ -44,9 +45,12 @@ class _Number:
         """What is wrong with the value; "" if nothing."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return "it must be a number"
-        if self.is_whole and value != int(value):
+        if self.is_whole and (not math.isfinite(value) or value != int(value)):
             return "it must be a whole number"
-        return "" if self.low <= value <= self.high else f"it must be {self.low:g} to {self.high:g}"
+        if self.low <= value <= self.high:
+            return ""
+        low, high = (int(self.low), int(self.high)) if self.is_whole else (self.low, self.high)
+        return f"it must be {low} to {high}"
 
 
 class _Switch:
@@ -60,38 +64,38 @@ class _Stops:
     @staticmethod
     def says(value: object) -> str:
         """What is wrong with the value; "" if nothing."""
-        is_list = isinstance(value, list) and 0 < len(value) <= _MAX_STOPS
-        if is_list and all(_is_stop(one) for one in cast("list[object]", value)):
+        is_list = isinstance(value, list) and len(value) <= _MAX_STOPS
+        if is_list and all(isinstance(one, str) for one in cast("list[object]", value)):
             return ""
-        return f"it must be a list of 1 to {_MAX_STOPS} texts of 1 to {_MAX_STOP_BYTES} bytes"
+        return f"it must be texts, at most {_MAX_STOPS}"
 
 
-def _is_stop(value: object) -> bool:
-    return isinstance(value, str) and 0 < _bytes(value) <= _MAX_STOP_BYTES
-
+#: Ollama keeps whatever fits its types, and its engine reads 32 bits of it; so does this service.
+_WHOLE = _Number(-(2**31), 2**31 - 1)
+_ANY = _Number(-_FLOAT32, _FLOAT32, is_whole=False)
 
 #: Ollama's runtime parameters (its `api.Options`); each is passed on under its own name.
 PARAMETERS: Mapping[str, _Number | _Switch | _Stops] = {
-    "draft_num_predict": _Number(0, _INT32),
-    "num_ctx": _Number(1, 2**24),
-    "num_batch": _Number(1, 65_536),
-    "num_gpu": _Number(-1, 65_536),
-    "main_gpu": _Number(0, 255),
-    "num_thread": _Number(0, 4096),
+    "draft_num_predict": _WHOLE,
+    "num_ctx": _WHOLE,
+    "num_batch": _WHOLE,
+    "num_gpu": _WHOLE,
+    "main_gpu": _WHOLE,
+    "num_thread": _WHOLE,
     "use_mmap": _Switch(),
-    "num_keep": _Number(-1, _INT32),
-    "num_predict": _Number(-2, _INT32),
+    "num_keep": _WHOLE,
+    "num_predict": _WHOLE,
     # Ollama's is an int64. It reads any number of a request as a double, which is what a Struct carries.
     "seed": _Number(-(2**63), 2**63),
-    "top_k": _Number(-1, _INT32),
-    "top_p": _Number(0, 1, is_whole=False),
-    "min_p": _Number(0, 1, is_whole=False),
-    "typical_p": _Number(0, 1, is_whole=False),
-    "temperature": _Number(0, 100, is_whole=False),
-    "repeat_last_n": _Number(-1, _INT32),
-    "repeat_penalty": _Number(0, 100, is_whole=False),
-    "presence_penalty": _Number(-100, 100, is_whole=False),
-    "frequency_penalty": _Number(-100, 100, is_whole=False),
+    "top_k": _WHOLE,
+    "top_p": _ANY,
+    "min_p": _ANY,
+    "typical_p": _ANY,
+    "temperature": _ANY,
+    "repeat_last_n": _WHOLE,
+    "repeat_penalty": _ANY,
+    "presence_penalty": _ANY,
+    "frequency_penalty": _ANY,
     "stop": _Stops(),
 }
 
@@ -200,7 +204,8 @@ def _check_draft_quantize(text: str) -> None:
 def _check_from(text: str, *, allow_from: bool) -> None:
     if not allow_from:
         raise OptionUnsupported(
-            "This service builds upon no models that are on the targets (INGEST_ALLOW_FROM is off).",
+            "This service builds upon no models that are on the targets: name a file, or have it run with"
+            " INGEST_ALLOW_FROM=true.",
             field="options.from",
         )
     try:

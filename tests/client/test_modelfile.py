@@ -123,8 +123,10 @@ def test_a_byte_order_mark_chooses_the_encoding(directory: Path, content: bytes)
     assert options(directory, content) == {"from": "x", "system": "ü 👍"}
 
 
-def test_bytes_that_are_no_utf8_are_replaced(directory: Path) -> None:
-    assert read(directory, b"FROM x\nSYSTEM a\xffb\xe2\x82 \xed\xa0\x80").options.system == "a�b� ���"
+def test_bytes_that_are_no_utf8_are_replaced_with_a_warning(directory: Path) -> None:
+    found = read(directory, b"FROM x\nSYSTEM a\xffb\xe2\x82 \xed\xa0\x80")
+    assert found.options.system == "a�b� ���"
+    assert found.warnings[0].startswith("line 2: there are bytes that are no text")
 
 
 def test_what_cannot_be_printed_is_left_out_with_a_warning(directory: Path) -> None:
@@ -216,6 +218,8 @@ def test_files_of_replaced_roles_are_not_looked_for(directory: Path) -> None:
         ('FROM x\nSYSTEM """a""" b', 'line 2: a value that begins with """'),
         ('FROM x\nSYSTEM "a', 'line 2: a value that begins with " ends with " at the end of a line'),
         ("FROM ./none.gguf", "line 1: there is no "),
+        ("FROM m.gguf # my model", "(a comment needs a line of its own)"),
+        ("FROM m.gguf".encode("utf-16-le"), "looks like UTF-16 without a byte order mark"),
         # Ollama takes this one for a model's name and asks its registry.
         ("FROM none.gguf", "(a model called so is written `none.gguf:latest`)"),
         ("FROM m.gguf/x", "line 1: cannot look at "),

@@ -58,7 +58,7 @@ async def test_a_call_that_is_over_is_let_go_at_once(service: RunningService, un
             "refused upload": lambda: channel.stream_unary(_INGESTS + "Upload")(_messages(b"", b"")),
         }
         for begin in calls.values():
-            # gRPC keeps one for each method, for the call that comes next, and its loop the one that came last.
+            # gRPC keeps one for each method, for the call to come, and its loop the one that came last.
             before = _kept() + Counter(RPCState=1)
             for _ in range(3):
                 await _drained(begin())

@@ -49,11 +49,14 @@ REASONS: dict[str, Rule] = {
     "DIGEST_MALFORMED": Rule(DigestError, "write it as sha256: and 64 lower-case hex digits"),
     "FORMAT_INVALID": Rule(
         FormatError,
-        "put right what the message names; compare a download's size and sha256 with its source's",
+        "put right what the message names; of a download, compare its size and sha256 with its source's",
     ),
     "NAME_INVALID": Rule(InvalidRequestError, "choose another --name, like `llama3:8b` or `team/llama3:8b`"),
     "FILE_NAME_INVALID": Rule(InvalidRequestError, "rename the file: ASCII letters, digits, `.`, `_`, `-`"),
-    "SIZE_LIMIT": Rule(InvalidRequestError, "the file is empty, or larger than this service takes"),
+    "SIZE_LIMIT": Rule(
+        InvalidRequestError,
+        "name a file that is not empty; for a larger one an operator must raise INGEST_MAX_FILE_BYTES",
+    ),
     "OPTION_UNSUPPORTED": Rule(InvalidRequestError, "correct what the message names, or leave it out"),
     "TARGET_UNKNOWN": Rule(InvalidRequestError, "name a target that the service is configured with"),
     "REQUEST_ID_REUSED": Rule(InvalidRequestError, "use a new request id for a new request"),
@@ -77,7 +80,7 @@ REASONS: dict[str, Rule] = {
     "MODEL_NOT_FOUND": Rule(NotFoundError, "`model-ingest ls` lists the models"),
     "UPLOAD_EXPIRED": Rule(IngestCancelledError, "it was given up for lack of progress; push again"),
     "SEQUENCE_EXPIRED": Rule(
-        InvalidRequestError, "those events are gone; `model-ingest status` has the truth now"
+        InvalidRequestError, "those events are gone, or never were; `model-ingest status` has the truth now"
     ),
     "DRAINING": Rule(BusyError, "the service is shutting down; try again when it is back"),
     "BACKEND_DOWN": Rule(BusyError, "the service cannot reach its database or store; tell its operator"),
@@ -94,7 +97,9 @@ REASONS: dict[str, Rule] = {
     ),
     "TARGET_REFUSED": Rule(
         TargetError,
-        "the model is stored; the message holds the target's own words. Put that right, then retry",
+        "the model is stored; the message holds the target's own words. If a file or an option is wrong,"
+        " correct it and push again (stored bytes are not sent again); if the target is, put that right and"
+        " `model-ingest retry`",
     ),
     "TARGET_BLOB_CORRUPT": Rule(
         TargetError, "the target's copy of the bytes is damaged: look at its disk, then `model-ingest retry`"

@@ -13,7 +13,7 @@ from model_ingest._modelfile.commands import Command, split
 from model_ingest._modelfile.lines import LineError, Warnings
 from model_ingest._modelfile.parameters import DEPRECATED, set_parameter
 from model_ingest._modelfile.paths import exists, local_path, looks_like_a_path, same_file
-from model_ingest._modelfile.text import decode
+from model_ingest._modelfile.text import decode, undecodable_line
 from model_ingest._modelfile.values import parse_version
 from model_ingest.v1.resources_pb2 import CreateOptions
 
@@ -55,10 +55,16 @@ def read_modelfile(path: Path, *, replaced_roles: Collection[str] = ()) -> Model
     if len(content) > _MAX_BYTES:
         raise ModelfileError(f"{path}: a Modelfile has at most {_MAX_BYTES} bytes")
     reader = _Reader(path.parent, replaced_roles)
+    line = undecodable_line(content)
+    if line:
+        Warnings(reader.found.warnings).add(
+            line, "there are bytes that are no text; U+FFFD stands for them, as in Ollama"
+        )
     try:
         reader.read(decode(content))
     except LineError as error:
-        raise ModelfileError(f"{path}, line {error.line}: {error.words}") from None
+        hint = " (the file looks like UTF-16 without a byte order mark)" if b"\0" in content[:4] else ""
+        raise ModelfileError(f"{path}, line {error.line}: {error.words}{hint}") from None
     if not reader.has_from:
         raise ModelfileError(f"{path}: there is no FROM; add `FROM ./model.gguf` with the model's file")
     return reader.found
@@ -111,6 +117,12 @@ class _Reader:
 
     def _model_name(self, command: Command, path: Path) -> None:
         value = printable(command.value, 200)
+        if any(character.isspace() for character in command.value):
+            raise LineError(
+                command.line,
+                f"there is no {printable(str(path), 200)}, and no model is called `{value}`; correct the path"
+                " (a comment needs a line of its own)",
+            )
         if looks_like_a_path(command.value):
             raise LineError(
                 command.line,

@@ -17,6 +17,16 @@ def decode(content: bytes) -> str:
     return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
 
 
+def undecodable_line(content: bytes) -> int:
+    """The number of the first line with bytes that are no text; 0 if there is none."""
+    encoding = _UTF16.get(content[:2], "utf-8")
+    try:
+        content.decode("utf-16" if encoding != "utf-8" else encoding)
+    except UnicodeDecodeError as error:
+        return content[: error.start].decode(encoding, "replace").count("\n") + 1
+    return 0
+
+
 def kept(text: str) -> str:
     """The characters that Ollama keeps: those that are printable, blanks, tabs and ends of lines.
 

@@ -114,6 +114,8 @@ async def show(client: AsyncClient, options: argparse.Namespace, session: Sessio
 async def cancel(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
     """Stops an ingest."""
     ingest = await client.cancel(options.ingest)
+    if ingest.state in {Ingest.STATE_STORED, Ingest.STATE_READY, Ingest.STATE_FAILED}:
+        print("it had ended before: nothing was cancelled", file=sys.stderr)
     return _print(options, ingest, _tables.ingest_text(ingest))
 
 

@@ -106,7 +106,7 @@ def goes_on(file: File) -> str:
 def waits(file_name: str, error: IngestError) -> str:
     """An upload or a watch broke off, and why."""
     if not file_name:
-        return f"{printable(error.message)}; trying again, the service goes on by itself"
+        return f"{printable(error.message)}; trying again"
     return f"{printable(file_name)}: {printable(error.message)}; trying again, nothing committed is lost"
 
 
