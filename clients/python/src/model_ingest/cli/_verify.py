@@ -102,6 +102,11 @@ async def verify(client: AsyncClient, options: argparse.Namespace, session: obje
         _say(_last_word(model, lacking))
         for ingest in lost:
             _say(f"next: `model-ingest retry {printable(ingest)}` deploys it there again")
+        unknown = [one.target for one in verdicts if one.target in lacking and one.unknown]
+        if unknown:
+            _say(
+                f"next: run this again once {printable(', '.join(unknown))} answers (`model-ingest targets`)"
+            )
     return exit_code
 
 
