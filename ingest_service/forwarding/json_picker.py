@@ -14,6 +14,8 @@ Path = tuple[str, ...]
 
 _MARKS = re.compile(rb'["{}\[\],:]')
 _TEXT = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+#: All up to the next bracket, whole texts included.
+_NO_BRACKET = re.compile(rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}\[\]]*+)*+', re.DOTALL)
 _WHOLE_TEXT = re.compile(rb'(?:[^"\\]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+')
 _MAX_NAME_BYTES = 64
 
@@ -53,7 +55,12 @@ class JsonPicker:
             self._began = True
         at = 0
         while at < len(data):
-            at = self._in_text(data, at) if self._quoted else self._between(data, at)
+            if self._quoted:
+                at = self._in_text(data, at)
+            elif self._depth > self._depths:
+                at = self._deep(data, at)
+            else:
+                at = self._between(data, at)
 
     def end(self) -> None:
         """All of it has come."""
@@ -78,6 +85,27 @@ class JsonPicker:
             self._quoted = False
             self._text_ends()
             at += 1
+        return at
+
+    def _deep(self, data: bytes, at: int) -> int:
+        """Passes over what is deeper than anything wanted: brackets are counted, and nothing else is done."""
+        depth, least = self._depth, self._depths
+        while depth > least:
+            found = _NO_BRACKET.match(data, at)
+            at = found.end() if found else at
+            mark = data[at : at + 1]
+            if mark in (b"{", b"["):
+                depth += 1
+            elif mark in (b"}", b"]"):
+                depth -= 1
+            else:
+                # A text that is not all here yet, or the piece's end.
+                self._quoted = mark == b'"'
+                self._depth = depth
+                return at + 1 if mark else at
+            at += 1
+        self._depth = depth
+        self._name_comes = False
         return at
 
     def _between(self, data: bytes, at: int) -> int:

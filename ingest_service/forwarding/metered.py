@@ -19,7 +19,7 @@ _HEAD_CPU_SECONDS = 0.5
 #: Between two reads nothing else runs on the loop: what is read at once costs little, whatever it is.
 _PIECE_BYTES = 4096
 _SMALL_PIECE_BYTES = 512
-_DEAR_SECONDS = 0.003
+_DEAR_SECONDS = 0.01
 #: For each second of the loop that an answer takes, it waits so many: it gets a tenth of the loop.
 _WAITS = 9.0
 _LEAST_WAIT_SECONDS = 0.002
