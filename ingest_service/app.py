@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
 from typing import Any
 
-from ingest_service.blobs import Inspector, Rehasher, Vetting
+from ingest_service.blobs import Inspector, Rehasher, TakingBack, Vetting
 from ingest_service.config import Settings
 from ingest_service.database import Database, hints_of
 from ingest_service.database.migrate import SchemaTooNew, migrate
@@ -50,7 +50,15 @@ from ingest_service.process import StartError, cannot_listen, check_addresses
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
-from ingest_service.storage import DirectIo, FileExecutor, ImportFolder, LocalBlobStore, LocalScanner, Sha256
+from ingest_service.storage import (
+    DirectIo,
+    FileExecutor,
+    ImportFolder,
+    LocalBlobStore,
+    LocalQuarantine,
+    LocalScanner,
+    Sha256,
+)
 from ingest_service.storage.identity import read_store_id
 from ingest_service.storage.layout import (
     UnsafeLayout,
@@ -120,8 +128,19 @@ class Service:
         target_names = [target.name for target in settings.targets]
         format_limits = _format_limits(settings)
         self.vetting = Vetting(self.database, self.store, self.executor, format_limits)
+        self.quarantine = LocalQuarantine(settings.data_dir, self.store, self.executor, self.store_guard)
+        self.taking_back = TakingBack(
+            self.database, self.store, self.quarantine, self.executor, format_limits, clock=now
+        )
         self.ingests = Ingests(
-            self.database, self.store, self.vetting, self.limits, target_names, clock=now, new_id=new_id
+            self.database,
+            self.store,
+            self.vetting,
+            self.limits,
+            target_names,
+            clock=now,
+            new_id=new_id,
+            taking_back=self.taking_back,
         )
         self.deploying = Deploying(
             self.database, self.store, self.vetting, self.limits, target_names, clock=now, new_id=new_id
@@ -138,6 +157,7 @@ class Service:
             new_hasher=lambda: Sha256(self.executor),
             new_inspector=new_inspector,
         )
+        self.uploads.on_stored(self.taking_back.stored)
         import_folder = ImportFolder(settings.data_dir, self.executor)
         self.imports = Imports(
             self.store,
@@ -318,6 +338,7 @@ class Service:
         await self.uploads.drain(grace)
         await stopping
         await self.uploads.close()
+        await self.taking_back.close()
         await self.board.close()
         if self.beside is not None:
             await self.beside.close()

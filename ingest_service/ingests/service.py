@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from ingest_service.blobs import Vetting
+from ingest_service.blobs import TakingBack, Vetting
 from ingest_service.database import Conflict, Database, Transaction
 from ingest_service.formats import format_for
 from ingest_service.ingests.accepting import Accepting, same_request, stored_among
@@ -51,10 +51,12 @@ class Ingests:
         *,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
+        taking_back: TakingBack | None = None,
     ) -> None:
         self._database = database
         self._store = store
         self._vetting = vetting
+        self._taking_back = taking_back
         self._limits = limits
         self._targets = tuple(targets)
         self._admission = Admission(store, limits, clock=clock)
@@ -80,6 +82,7 @@ class Ingests:
         if former is not None:
             return former
         name = check_new_ingest(request, self._limits, self._targets)
+        await self._look_in_quarantine(request)
         usable_digests = await self._usable_digests(request)
         usable = await self._admission.usable_bytes()
 
@@ -189,6 +192,13 @@ class Ingests:
             return None
         former = await self._database.transact(lambda tx: tx.ingests.by_request_id(request_id))
         return None if former is None else same_request(former, fingerprint)
+
+    async def _look_in_quarantine(self, request: NewIngest) -> None:
+        if self._taking_back is not None:
+            named = [file for file in request.files if file.sha256]
+            await self._taking_back.take_back(
+                {file.sha256: (file.file_name, file.size_bytes) for file in named}
+            )
 
     async def _usable_digests(self, request: NewIngest) -> set[str]:
         """Of what may be counted as stored: it is there, and what today's rules accept as these files."""

@@ -79,10 +79,15 @@ class Uploads:
         self._background: set[asyncio.Task[Any]] = set()
         self._draining = False
         self._listeners: list[Callable[[Ingest, File], None]] = []
+        self._stored_listeners: list[Callable[[str, int], None]] = []
 
     def on_open(self, listener: Callable[[Ingest, File], None]) -> None:
         """`listener` is called with each file that is going to receive bytes here."""
         self._listeners.append(listener)
+
+    def on_stored(self, listener: Callable[[str, int], None]) -> None:
+        """`listener` is called with digest and length of each file that was received and stored here."""
+        self._stored_listeners.append(listener)
 
     def session_of(self, file_id: str) -> UploadSession | None:
         """The open session of a file, until its `finish`."""
@@ -256,10 +261,13 @@ class Uploads:
 
     async def _complete(self, session: UploadSession, sha256: str) -> File:
         try:
-            return await session.complete(sha256)
+            stored = await session.complete(sha256)
         except BaseException as error:
             await self._clean_up(self._leave(session, error))
             raise
+        for listener in self._stored_listeners:
+            listener(stored.sha256 or "", stored.size_bytes)
+        return stored
 
     async def _clean_up(self, work: Coroutine[Any, Any, Any]) -> None:
         """Sees `work` through in the background; its caller waits for it only for a moment."""

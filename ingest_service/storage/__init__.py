@@ -7,6 +7,7 @@ from ingest_service.storage.executor import FileExecutor
 from ingest_service.storage.hashing import Sha256
 from ingest_service.storage.import_folder import Claim, ImportFolder
 from ingest_service.storage.local import LocalBlobStore
+from ingest_service.storage.local_quarantine import LocalQuarantine, QuarantinedCopy
 from ingest_service.storage.local_scan import LocalScanner
 from ingest_service.storage.placed import NotPlaced, PlacedBy
 from ingest_service.storage.scan import BlobScan, BlobScanner
@@ -25,10 +26,12 @@ __all__ = [
     "FileIdentity",
     "ImportFolder",
     "LocalBlobStore",
+    "LocalQuarantine",
     "LocalScanner",
     "NotPlaced",
     "PartialFile",
     "PlacedBy",
+    "QuarantinedCopy",
     "Sha256",
     "SourceFile",
 ]

@@ -175,7 +175,7 @@ class LocalBlobStore:
             posix.sync_directory(self._blobs)
             posix.sync_directory(self._uploads)
 
-        async with self._digest_lock(sha256):
+        async with self.digest_lock(sha256):
             await self._run_to_end(move)
 
     async def blob_size_bytes(self, sha256: str) -> int | None:
@@ -220,7 +220,7 @@ class LocalBlobStore:
             path.unlink(missing_ok=True)
             posix.sync_directory(self._blobs)
 
-        async with self._digest_lock(sha256):
+        async with self.digest_lock(sha256):
             if not await unwanted():
                 return False
             await self._run_to_end(remove)
@@ -244,7 +244,7 @@ class LocalBlobStore:
             posix.sync_directory(self._blobs)
             return str(aside)
 
-        async with self._digest_lock(sha256):
+        async with self.digest_lock(sha256):
             return await self._run_to_end(move) if await unknown() else None
 
     async def probe(self) -> None:
@@ -312,7 +312,7 @@ class LocalBlobStore:
         return descriptor
 
     @contextlib.asynccontextmanager
-    async def _digest_lock(self, sha256: str) -> AsyncIterator[None]:
+    async def digest_lock(self, sha256: str) -> AsyncIterator[None]:
         """One publisher or remover of a digest at a time, across processes; 256 stripes for all digests."""
         path = self._locks / sha256.removeprefix("sha256:")[:2]
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

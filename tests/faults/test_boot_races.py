@@ -81,7 +81,7 @@ async def test_a_blob_that_another_process_is_at_is_left_where_it_is(
     path = await stray_blob(service)
     monkeypatch.setattr("ingest_service.storage.local._LOCK_WAIT_SECONDS", 0.1)
     other = LocalBlobStore(service.settings.data_dir, service.service.executor)
-    async with other._digest_lock(digest(DATA)):
+    async with other.digest_lock(digest(DATA)):
         await service.service.recovery.at_boot()
     assert quarantined(service.settings.data_dir) == []
     assert path.read_bytes() == DATA
