@@ -10,6 +10,7 @@ from sqlalchemy import and_, delete, func, not_, or_, select, update
 from ingest_service.database.rows import blob_from_row
 from ingest_service.database.statements import Statements, batches, insert_into
 from ingest_service.database.tables import blobs, files, ingests
+from ingest_service.database.types import latest_believed
 from ingest_service.vocabulary.records import Blob, Inspection
 from ingest_service.vocabulary.states import BlobState, FileState, IngestState
 
@@ -106,6 +107,11 @@ class BlobQueries:
         query = select(blobs).where(or_(old, blobs.c.state == str(BlobState.DELETING)), not_(_REFERRED))
         return [blob_from_row(row) for row in (await self._statements.run(query)).mappings()]
 
+    async def correct_times_ahead(self, now: datetime) -> None:
+        """A blob that a clock ahead of ours made is as old as if it were made now: its grace begins."""
+        ahead = update(blobs).where(blobs.c.created_at > latest_believed(now))
+        await self._statements.run(ahead.values(created_at=now))
+
     async def mark_deleting(self, sha256: str, *, even_corrupt: bool = False) -> bool:
         """LIVE -> DELETING if still no file refers to it; True if it is DELETING now. A CORRUPT one is
         evidence, and stays unless somebody wants it gone.
@@ -163,12 +169,15 @@ class BlobQueries:
         )
         return (await self._statements.run(statement.values(**values))).rowcount == 1
 
-    async def not_verified_since(self, before: datetime, limit: int) -> list[Blob]:
-        """LIVE blobs whose bytes nobody has read since, the longest ago first."""
+    async def not_verified_since(self, before: datetime, now: datetime, limit: int) -> list[Blob]:
+        """LIVE blobs whose bytes nobody has read since, the longest ago first.
+
+        A reading that says it was after `now` is not believed: those blobs come last.
+        """
         last = func.coalesce(blobs.c.verified_at, blobs.c.created_at)
         query = (
             select(blobs)
-            .where(blobs.c.state == str(BlobState.LIVE), last < before)
+            .where(blobs.c.state == str(BlobState.LIVE), or_(last < before, last > latest_believed(now)))
             .order_by(last, blobs.c.sha256)
             .limit(limit)
         )

@@ -211,8 +211,13 @@ class DeploymentQueries:
         )
         await self._statements.run(statement)
 
-    async def unserved(self, served: Collection[str], waiting_since: datetime) -> list[Lease]:
-        """Deployments on other targets than these that nobody holds and that were due before that moment."""
+    async def unserved(
+        self, served: Collection[str], waiting_since: datetime, latest: datetime
+    ) -> list[Lease]:
+        """Deployments on other targets than these that nobody holds and that were due before that moment.
+
+        Also those that say they are due after `latest`: a clock that was ahead wrote that.
+        """
         due_at = func.coalesce(deployments.c.next_attempt_at, ingests.c.stored_at)
         query = (
             select(deployments.c.id, deployments.c.ingest_id, deployments.c.target, deployments.c.fencing)
@@ -222,7 +227,7 @@ class DeploymentQueries:
                 deployments.c.state.in_(_MOVING),
                 deployments.c.target.not_in(list(served)),
                 _is_free(database_now()),
-                due_at < literal(waiting_since, UtcMicros),
+                or_(due_at < literal(waiting_since, UtcMicros), due_at > literal(latest, UtcMicros)),
             )
             .limit(_UNSERVED_PAGE)
         )

@@ -10,6 +10,7 @@ from sqlalchemy import and_, bindparam, case, func, insert, or_, select, update
 from ingest_service.database.rows import changed, file_from_row, file_values
 from ingest_service.database.statements import ReadOrLock, Statements, batches
 from ingest_service.database.tables import files
+from ingest_service.database.types import latest_believed
 from ingest_service.vocabulary.records import File
 from ingest_service.vocabulary.states import FileState
 
@@ -96,18 +97,30 @@ class FileQueries:
         )
         return [file_from_row(row) for row in (await self._statements.run(query)).mappings()]
 
-    async def reserved_bytes(self, pending_since: datetime) -> int:
+    async def correct_times_ahead(self, now: datetime) -> None:
+        """Progress that a clock ahead of ours wrote down counts as progress of now, not as later."""
+        # Every state is named, so that the index on state and time serves.
+        ahead = (
+            files.c.state.in_([str(state) for state in FileState]),
+            files.c.progress_at > latest_believed(now),
+        )
+        await self._statements.run(update(files).where(*ahead).values(progress_at=now))
+
+    async def reserved_bytes(self, pending_since: datetime, now: datetime) -> int:
         """Bytes that are still to come, and have room kept for them.
 
         A file whose first byte has not come counts only if it was declared, or taken by a writer, after
-        `pending_since`.
+        `pending_since`, and not by a clock that was ahead of `now`.
         """
         missing = func.coalesce(func.sum(files.c.size_bytes - files.c.committed_size), 0)
         query = select(missing).where(
             or_(
                 files.c.state == str(FileState.VERIFYING),
                 and_(files.c.state == str(FileState.UPLOADING), files.c.committed_size > 0),
-                and_(files.c.state.in_(_WAITING), files.c.progress_at >= pending_since),
+                and_(
+                    files.c.state.in_(_WAITING),
+                    files.c.progress_at.between(pending_since, latest_believed(now)),
+                ),
             )
         )
         return int((await self._statements.run(query)).scalar_one())

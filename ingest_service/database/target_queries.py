@@ -8,7 +8,7 @@ from sqlalchemy import or_, select, update
 
 from ingest_service.database.statements import Statements, insert_into
 from ingest_service.database.tables import targets
-from ingest_service.database.types import database_now, lease_has_ended
+from ingest_service.database.types import CLOCK_SLACK_SECONDS, database_now, lease_has_ended
 
 
 class TargetQueries:
@@ -50,6 +50,15 @@ class TargetQueries:
             await self._statements.run(
                 statement.on_conflict_do_update(index_elements=[targets.c.name], set_={"served_at_us": now})
             )
+
+    async def correct_times_ahead(self) -> None:
+        """Who is said to serve a target at a time to come, by a clock that was ahead, serves it now.
+
+        It is believed for its own span from now, no longer; and no shorter, for the process may well live.
+        """
+        now = database_now()
+        ahead = targets.c.served_at_us > now + int(CLOCK_SLACK_SECONDS * 1_000_000)
+        await self._statements.run(update(targets).where(ahead).values(served_at_us=now))
 
     async def served_within(self, seconds: float) -> set[str]:
         """Targets that some process has said to serve within that time."""

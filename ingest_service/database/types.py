@@ -12,6 +12,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 #: No lease is longer (INGEST_LEASE_SECONDS). One that says it holds for longer was written by a clock ahead.
 LONGEST_LEASE_SECONDS = 600.0
+#: Clocks of several processes may differ by so much. A time further ahead comes from a clock that was wrong.
+CLOCK_SLACK_SECONDS = 60.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -46,6 +48,11 @@ def lease_has_ended(
 ) -> ColumnElement[bool]:
     """The lease ran out, or says that it holds for longer than `longest_seconds` from now."""
     return or_(until_us < now, until_us > now + int(longest_seconds * 1_000_000))
+
+
+def latest_believed(now: datetime, longest_seconds: float = CLOCK_SLACK_SECONDS) -> datetime:
+    """No stored time after this one is believed: `longest_seconds` is the furthest ahead that it may lie."""
+    return now + timedelta(seconds=longest_seconds)
 
 
 @compiles(database_now, "sqlite")

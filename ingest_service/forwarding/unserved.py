@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from ingest_service.database import Database
+from ingest_service.database import Database, Transaction
+from ingest_service.database.types import latest_believed
 from ingest_service.forwarding.moves import DeploymentMoves, LeaseLost
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Failure
@@ -25,11 +26,17 @@ async def serve_targets(
     A target counts as served for as long as a deployment may be tried again after some process last said so:
     a replica that restarts with the old settings within that time loses nothing.
     """
-    await database.transact(lambda tx: tx.targets.serve(names))
+
+    async def announce(tx: Transaction) -> None:
+        await tx.targets.serve(names)
+        await tx.targets.correct_times_ahead()
+
+    await database.transact(announce)
     patience = max(retry_seconds, _LEAST_PATIENCE_SECONDS)
     served = await database.read(lambda tx: tx.targets.served_within(patience))
-    waiting_since = clock() - timedelta(seconds=patience)
-    waiting = await database.read(lambda tx: tx.deployments.unserved(served, waiting_since))
+    now = clock()
+    waiting_since, latest = now - timedelta(seconds=patience), latest_believed(now, patience)
+    waiting = await database.read(lambda tx: tx.deployments.unserved(served, waiting_since, latest))
     for lease in waiting:
         words = f"No process of the service has had the target {lease.target} in its settings for too long."
         failure = Failure(Reason.TARGET_UNREACHABLE, words, {"target": lease.target})

@@ -123,7 +123,10 @@ class Sweeper:
             await self._database.transact(lambda tx: tx.store.release_lease(_LEASE, self._owner))
 
     async def _expire(self, report: SweepReport, *, dry_run: bool) -> None:
-        before = self._clock() - timedelta(seconds=self._settings.upload_expiry_seconds)
+        now = self._clock()
+        before = now - timedelta(seconds=self._settings.upload_expiry_seconds)
+        if not dry_run:
+            await self._database.transact(lambda tx: tx.files.correct_times_ahead(now))
         stale = await self._database.read(lambda tx: tx.files.without_progress_since(before, _PAGE))
         for file in stale:
             if not dry_run and not await self._lease():
@@ -163,7 +166,10 @@ class Sweeper:
         return True
 
     async def _remove_blobs(self, report: SweepReport, *, dry_run: bool, beyond_brake: bool) -> None:
-        before = self._clock() - timedelta(seconds=self._settings.blob_grace_seconds)
+        now = self._clock()
+        before = now - timedelta(seconds=self._settings.blob_grace_seconds)
+        if not dry_run:
+            await self._database.transact(lambda tx: tx.blobs.correct_times_ahead(now))
         unwanted = await self._database.read(lambda tx: tx.blobs.unreferenced(before))
         _, live_bytes = await self._database.read(lambda tx: tx.blobs.totals())
         # What is DELETING was asked for, by DeleteModel or by a sweep that the brake let through.

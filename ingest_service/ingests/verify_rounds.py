@@ -116,12 +116,15 @@ class VerifyRounds:
             await asyncio.sleep(period_seconds)
 
     async def _read_due(self, report: VerifyReport) -> None:
-        before = self._clock() - timedelta(seconds=self._settings.age_seconds)
+        now = self._clock()
+        before = now - timedelta(seconds=self._settings.age_seconds)
         # What could not be read, or was replaced again and again, stays due: not twice in one round.
         tried: set[str] = set()
         while True:
             limit = _PAGE + len(tried)
-            due = await self._database.read(lambda tx: tx.blobs.not_verified_since(before, limit))  # noqa: B023 (awaited here)
+            due = await self._database.read(
+                lambda tx: tx.blobs.not_verified_since(before, now, limit)  # noqa: B023 (awaited here)
+            )
             fresh = [blob for blob in due if blob.sha256 not in tried]
             if not fresh:
                 return

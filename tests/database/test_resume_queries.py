@@ -42,11 +42,11 @@ async def test_the_bytes_that_are_still_to_come_are_reserved(database: Database)
         ingest(file(FileState.PENDING, size_bytes=10_000, progress_at=later(9))),
         *(ingest(file(state, size_bytes=10**9)) for state in (FileState.STORED, FileState.FAILED)),
     )
-    assert await database.read(lambda tx: tx.files.reserved_bytes(later(10))) == 700 + 30 + 7
+    assert await database.read(lambda tx: tx.files.reserved_bytes(later(10), later(10))) == 700 + 30 + 7
 
 
 async def test_nothing_is_reserved_in_an_empty_store(database: Database) -> None:
-    assert await database.read(lambda tx: tx.files.reserved_bytes(later(0))) == 0
+    assert await database.read(lambda tx: tx.files.reserved_bytes(later(0), later(0))) == 0
 
 
 async def test_uploads_that_stand_still_are_found_the_oldest_first(database: Database) -> None:

@@ -9,11 +9,15 @@ import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
 
 from ingest_service.app import now
+from ingest_service.ingests.admission import Admission
+from ingest_service.ingests.limits import Limits
+from ingest_service.storage import BlobStore
 from tests.conftest import StartService
 from tests.faults.client import STORED, messages, reason_of, upload
 from tests.support.files import MEBIBYTE, create_request, gguf
@@ -53,3 +57,12 @@ async def test_promised_room_is_not_promised_twice_until_the_promise_lapses(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await upload(service.ingests, messages(first.files[0].name, data))
     assert reason_of(caught.value) == "STORAGE_FULL"
+
+
+def test_room_that_was_promised_tomorrow_has_lapsed() -> None:
+    moment = now()
+    admission = Admission(cast("BlobStore", None), Limits(), clock=lambda: moment)
+    lapsed = {
+        seconds: admission.has_lapsed(moment + timedelta(seconds=seconds)) for seconds in (0, 30, 86_400)
+    }
+    assert lapsed == {0: False, 30: False, 86_400: True}

@@ -59,7 +59,7 @@ async def test_an_upload_that_nobody_goes_on_with_expires_and_frees_its_space(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await upload(service.ingests, messages(left.name, DATA))
     assert reason_of(caught.value) == "UPLOAD_EXPIRED"
-    assert await service.service.database.read(lambda tx: tx.files.reserved_bytes(now())) == 0
+    assert await service.service.database.read(lambda tx: tx.files.reserved_bytes(now(), now())) == 0
 
 
 async def test_the_running_service_expires_by_itself(start_service: StartService) -> None:
@@ -190,3 +190,31 @@ async def test_one_process_sweeps_at_a_time(
         go_on.set()
     assert await running is not None
     assert await second.service.sweeper.run() is not None
+
+
+async def test_times_of_tomorrow_hold_nothing_for_longer_than_times_of_now(
+    database_url: str, start_service: StartService
+) -> None:
+    service = await start_service(database_url=database_url)
+    left = await wreck(service, DATA, committed=HALF, partial=DATA[:HALF])
+    await push(service.ingests, gguf(500_000), "kept")
+    (gone,) = await unreferred(service, [20_000])
+
+    async def written_ahead(tx: object) -> None:
+        from sqlalchemy import update
+
+        from ingest_service.database.tables import blobs, files
+
+        ahead = now() + timedelta(days=100)
+        await tx.files._statements.run(update(files).values(progress_at=ahead))  # type: ignore[attr-defined]
+        await tx.files._statements.run(update(blobs).values(created_at=ahead))  # type: ignore[attr-defined]
+
+    await service.service.database.transact(written_ahead)
+    # A dry run corrects nothing.
+    await sweep(service, dry_run=True)
+    assert (await sweep(service, days_later=8, dry_run=True)).expired_ingests == []
+    report = await sweep(service)
+    assert (report.expired_ingests, report.removed_blobs) == ([], [])
+    report = await sweep(service, days_later=8)
+    assert report.expired_ingests == [left.ingest.removeprefix("ingests/")]
+    assert report.removed_blobs == [gone]

@@ -67,7 +67,7 @@ async def test_the_stored_files_of_what_was_never_stored_go_after_their_grace(
     removed = (await sweep(service, days_later=8)).removed_blobs
     assert removed == [digest(PROJECTOR)] or how == "EXPIRED"
     assert blob_names(service.settings.data_dir) == {digest(kept).replace(":", "-")}
-    assert await service.service.database.read(lambda tx: tx.files.reserved_bytes(now())) == 0
+    assert await service.service.database.read(lambda tx: tx.files.reserved_bytes(now(), now())) == 0
 
 
 async def test_what_another_ingest_refers_to_stays(database_url: str, start_service: StartService) -> None:

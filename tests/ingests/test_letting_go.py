@@ -131,6 +131,6 @@ async def test_room_for_an_upload_that_was_opened_and_brought_no_byte_is_not_kep
 
     async def reserved(since_seconds: float) -> int:
         since = now + timedelta(seconds=since_seconds)
-        return await parts_on_sqlite.database.read(lambda tx: tx.files.reserved_bytes(since))
+        return await parts_on_sqlite.database.read(lambda tx: tx.files.reserved_bytes(since, clock()))
 
     assert (await reserved(-600), await reserved(1)) == (len(DATA), 0)

@@ -166,7 +166,7 @@ async def test_one_bad_file_fails_the_ingest_and_closes_the_others(
     assert last.files[0].failure.reason == errors_pb2.UPLOAD_CLOSED
     await refused(send(service.ingests, upload_messages(ingest.files[0].name, WEIGHTS)), "UPLOAD_CLOSED")
     # No room is kept for bytes that will never come.
-    assert await service.service.database.read(lambda tx: tx.files.reserved_bytes(now())) == 0
+    assert await service.service.database.read(lambda tx: tx.files.reserved_bytes(now(), now())) == 0
     assert not emulator.calls.names()
 
 
