@@ -14,7 +14,7 @@ from ingest_service.database.rows import changed, deployment_from_row, deploymen
 from ingest_service.database.statements import ReadOrLock, Statements
 from ingest_service.database.tables import deployments, ingests
 from ingest_service.database.types import UtcMicros, database_now, lease_has_ended
-from ingest_service.vocabulary.records import Deployment
+from ingest_service.vocabulary.records import Deployment, Failure, failure_to_json
 from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState, IngestState
 
 _MOVING = [str(state) for state in DEPLOYMENT_MOVING]
@@ -233,6 +233,22 @@ class DeploymentQueries:
         )
         rows = await self._statements.run(query)
         return [Lease(row.id, row.ingest_id, row.target, row.fencing) for row in rows]
+
+    async def mark_removed(self, canonical_model: str, targets: Collection[str], failure: Failure) -> None:
+        """READY -> LOST where targets confirmed the removal, in ingests of a model that was deleted.
+
+        Those are history: their own state stays as it is, and no event is told.
+        """
+        deleted = select(ingests.c.id).where(
+            ingests.c.canonical_model == canonical_model, ingests.c.deleted_at.is_not(None)
+        )
+        statement = update(deployments).where(
+            deployments.c.ingest_id.in_(deleted),
+            deployments.c.target.in_(list(targets)),
+            deployments.c.state == str(DeploymentState.READY),
+        )
+        values = {"state": str(DeploymentState.LOST), "failure": failure_to_json(failure)}
+        await self._statements.run(statement.values(values))
 
     async def release_all(self, owner: str) -> None:
         """Ends the leases of a worker that stops in good order, so that the next need not wait for them."""

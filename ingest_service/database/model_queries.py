@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import RowMapping as Row
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, or_, select
 
 from ingest_service.database.blob_queries import BlobQueries
 from ingest_service.database.ingest_queries import IN_CATALOG, IngestQueries
@@ -14,7 +14,7 @@ from ingest_service.database.rows import deployment_from_row
 from ingest_service.database.statements import Statements
 from ingest_service.database.tables import deployments, files, ingests
 from ingest_service.vocabulary.records import Deployment, Model
-from ingest_service.vocabulary.states import DEPLOYMENT_MOVING
+from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState
 
 _EARLIER_DIGESTS = 20
 
@@ -54,6 +54,27 @@ class ModelQueries:
         """Every ingest that makes up the model, the newest first."""
         query = select(ingests.c.id).where(ingests.c.canonical_model == canonical_model, IN_CATALOG)
         return list((await self._statements.run(query.order_by(ingests.c.number.desc()))).scalars())
+
+    async def may_be_on(self, canonical_model: str) -> dict[str, Deployment]:
+        """By target: the last deployment of the name there that may have made the model, or lost it again.
+
+        Deleted models count: the catalog may forget a name while targets still have it. The newest is last.
+        """
+        tried = or_(
+            deployments.c.state.in_([str(DeploymentState.READY), str(DeploymentState.LOST)]),
+            deployments.c.attempts > 0,
+        )
+        query = (
+            select(deployments)
+            .join(ingests, ingests.c.id == deployments.c.ingest_id)
+            .where(ingests.c.canonical_model == canonical_model, tried)
+            .order_by(ingests.c.number)
+        )
+        found: dict[str, Deployment] = {}
+        for row in (await self._statements.run(query)).mappings():
+            found.pop(row["target"], None)
+            found[row["target"]] = deployment_from_row(row)
+        return found
 
     async def moving(self, canonical_model: str) -> Deployment | None:
         """A deployment of the model that can still move, if there is one."""

@@ -23,17 +23,17 @@ class LostModels:
         self._database = database
         self._clock = clock
 
-    async def record(self, deployments: Sequence[Deployment]) -> None:
+    async def record(self, deployments: Sequence[Deployment], words: str = _WORDS) -> None:
         """Of each, as it was read before the target was asked. Raises what the database raises.
 
-        What has changed since says nothing about the answer, and is left alone.
+        What has changed since says nothing about the answer, and is left alone. `words` go into the failure.
         """
         for deployment in deployments:
-            if await self._database.transact(lambda tx, lost=deployment: self._record(tx, lost)):  # type: ignore[misc]
+            if await self._database.transact(lambda tx, lost=deployment: self._record(tx, lost, words)):  # type: ignore[misc]
                 extra = {"ingest": deployment.ingest_id, "target": deployment.target}
-                _log.warning("a target has lost a model", extra=extra)
+                _log.warning("a target has not got a model any more", extra=extra)
 
-    async def _record(self, tx: Transaction, asked: Deployment) -> bool:
+    async def _record(self, tx: Transaction, asked: Deployment, words: str) -> bool:
         ingest = await tx.ingests.lock(asked.ingest_id)
         if ingest is None or ingest.deleted_at is not None:
             return False
@@ -44,6 +44,6 @@ class LostModels:
             # The newer ingest has the word about this target.
             return False
         change = Change(ingest, self._clock())
-        change.lose(asked.id, Failure(Reason.TARGET_LOST_MODEL, _WORDS, {"target": asked.target}))
+        change.lose(asked.id, Failure(Reason.TARGET_LOST_MODEL, words, {"target": asked.target}))
         await tx.ingests.save(ingest, change.after, change.events, change.now)
         return True

@@ -14,6 +14,7 @@ from datetime import datetime
 from ingest_service.database import Database, Transaction
 from ingest_service.forwarding import TargetError, TargetRemoval
 from ingest_service.ingests.blob_removal import remove_deleting
+from ingest_service.ingests.lost_models import LostModels
 from ingest_service.ingests.names import parse_model_name
 from ingest_service.ingests.requests import check_known_targets
 from ingest_service.lifecycle import Change
@@ -25,18 +26,20 @@ from ingest_service.vocabulary.errors import (
     TargetUnknown,
     TargetUnreachable,
 )
-from ingest_service.vocabulary.records import Deployment, Ingest, Model
+from ingest_service.vocabulary.reasons import Reason
+from ingest_service.vocabulary.records import Deployment, Failure, Ingest, Model
 from ingest_service.vocabulary.states import DeploymentState
 
 _log = logging.getLogger(__name__)
 _DELETED = "The model was deleted from the catalog."
+_REMOVED = "DeleteModel removed the model from this target."
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """The model as it was, and of each target that was asked whether it had it."""
+    """The model as it was, None if the catalog had forgotten it; of each target asked, whether it had it."""
 
-    model: Model
+    model: Model | None
     removed: Mapping[str, bool]
 
 
@@ -45,13 +48,18 @@ class _Seen:
     """What is to be deleted: whatever comes under the name later is another model."""
 
     canonical: str
-    model: Model
+    #: None: the catalog has forgotten it, but targets may have it still.
+    model: Model | None
     ingest_ids: frozenset[str]
+    #: The name as targets are asked for it.
+    spelling: str
+    #: By target, where an ingest of ours may have made it.
+    deployed: Mapping[str, Deployment]
 
 
 @dataclass(slots=True)
 class _Outcome:
-    model: Model
+    model: Model | None
     doomed: list[str] = field(default_factory=list)
 
 
@@ -65,14 +73,20 @@ class Removal:
         self._store = store
         self._targets = targets
         self._clock = clock
+        self._lost = LostModels(database, clock=clock)
 
     async def delete(self, name: str, targets: Sequence[str] = (), *, all_targets: bool = False) -> Deleted:
         """Raises NameInvalid, TargetUnknown, ModelNotFound, ModelBusy; TargetUnreachable if a target could
-        not be asked (the catalog is as it was then)."""
+        not be asked (the catalog is as it was then).
+
+        Targets that are asked for go on being asked after the catalog forgot the name, where a deployment of
+        ours may have left it.
+        """
         canonical = parse_model_name(name, field="name").canonical
         check_known_targets(targets, self._targets.names)
-        seen = await self._database.read(lambda tx: _look(tx, canonical))
-        wanted = self._wanted(seen.model, targets, all_targets=all_targets)
+        asks = bool(targets) or all_targets
+        seen = await self._database.read(lambda tx: _look(tx, canonical, asks_targets=asks))
+        wanted = self._wanted(seen, targets, all_targets=all_targets)
         removed = await self._from_targets(seen, wanted)
         outcome = await self._database.transact(lambda tx: self._forget(tx, seen, removed))
         extra = {"model": canonical, "blobs": len(outcome.doomed), "targets": ",".join(removed)}
@@ -81,14 +95,21 @@ class Removal:
             await self._remove(sha256)
         return Deleted(outcome.model, removed)
 
-    def _wanted(self, model: Model, named: Sequence[str], *, all_targets: bool) -> list[str]:
+    def _wanted(self, seen: _Seen, named: Sequence[str], *, all_targets: bool) -> list[str]:
+        for index, target in enumerate(named):
+            if target not in seen.deployed:
+                raise TargetUnknown(
+                    f"No ingest deployed {seen.spelling} to {target}: what is there under that name is not"
+                    f" ours, and is left alone. Ours went to: {', '.join(seen.deployed) or 'no target'}.",
+                    field=f"targets[{index}]",
+                    metadata={"known": ",".join(seen.deployed)},
+                )
         wanted = set(named)
         if all_targets:
-            deployed = {deployment.target for deployment in model.deployments}
             lost = sorted(
-                deployment.target
-                for deployment in model.deployments
-                if deployment.target not in self._targets.names and _may_be_there(deployment)
+                target
+                for target, deployment in seen.deployed.items()
+                if target not in self._targets.names and deployment.state is not DeploymentState.LOST
             )
             if lost:
                 raise TargetUnknown(
@@ -97,7 +118,7 @@ class Removal:
                     field="all_targets",
                     metadata={"known": ",".join(self._targets.names)},
                 )
-            wanted |= deployed
+            wanted |= set(seen.deployed)
         return [name for name in self._targets.names if name in wanted]
 
     async def _from_targets(self, seen: _Seen, wanted: Sequence[str]) -> Mapping[str, bool]:
@@ -106,13 +127,12 @@ class Removal:
             # begins later creates anew after the removal.
             await self._database.read(lambda tx: _check(tx, seen))
 
-        answers = await self._targets.remove(seen.model.newest.model, wanted, check)
+        answers = await self._targets.remove(seen.spelling, wanted, check)
         removed = {name: answer for name, answer in answers.items() if isinstance(answer, bool)}
         failed = {name: answer for name, answer in answers.items() if isinstance(answer, TargetError)}
         if failed:
             gone = [name for name, had_it in removed.items() if had_it]
-            if gone:
-                await self._tell(seen, gone)
+            await self._tell(seen, removed)
             words = "; ".join(f"target {name}: {error.words}" for name, error in failed.items())
             raise TargetUnreachable(
                 f"{words} Nothing was removed from the catalog"
@@ -122,12 +142,16 @@ class Removal:
             )
         return removed
 
-    async def _tell(self, seen: _Seen, gone: Sequence[str]) -> None:
-        """The model stays, though not everywhere: its history says so."""
+    async def _tell(self, seen: _Seen, removed: Mapping[str, bool]) -> None:
+        """The model stays, though not everywhere: its deployments and its history say so."""
+        gone = [name for name, had_it in removed.items() if had_it]
 
         async def work(tx: Transaction) -> None:
+            if seen.model is None:
+                await _mark_removed(tx, seen.canonical, removed)
+                return
             ingest = await tx.ingests.lock(seen.model.newest.id)
-            if ingest is None or ingest.deleted_at is not None:
+            if not gone or ingest is None or ingest.deleted_at is not None:
                 return
             change = Change(ingest, self._clock())
             change.notice(_removed_from(gone))
@@ -135,10 +159,16 @@ class Removal:
 
         try:
             await self._database.transact(work)
+            if seen.model is not None:
+                asked = [one for one in seen.model.deployments if one.target in removed]
+                await self._lost.record(asked, _REMOVED)
         except IngestError:
             _log.warning("what targets removed could not be told", extra={"targets": ",".join(gone)})
 
     async def _forget(self, tx: Transaction, seen: _Seen, removed: Mapping[str, bool]) -> _Outcome:
+        if seen.model is None:
+            await _mark_removed(tx, seen.canonical, removed)
+            return _Outcome(None)
         locked = await tx.ingests.lock_in_catalog(seen.canonical)
         # Read again now that the locks are had: what was stored while they were waited for is seen too.
         await _check(tx, seen)
@@ -152,6 +182,7 @@ class Removal:
             change = Change(ingest, self._clock())
             change.delete(words)
             await tx.ingests.save(ingest, change.after, change.events, change.now)
+        await _mark_removed(tx, seen.canonical, removed)
         # In one order, so that two deletions of models that share blobs cannot wait for each other.
         doomed = [
             sha256 for sha256 in _digests(locked) if await tx.blobs.mark_deleting(sha256, even_corrupt=True)
@@ -165,11 +196,18 @@ class Removal:
             _log.warning("the bytes of a deleted model are left to the sweep", extra={"sha256": sha256})
 
 
-async def _look(tx: Transaction, canonical: str) -> _Seen:
+async def _look(tx: Transaction, canonical: str, *, asks_targets: bool) -> _Seen:
     model = await tx.models.get(canonical)
-    if model is None:
+    deployed = await tx.models.may_be_on(canonical)
+    newest = model.newest if model else None
+    if model is None and asks_targets:
+        # What a target said to have removed is not ours any more: somebody may have put another there since.
+        deployed = {target: one for target, one in deployed.items() if one.state is not DeploymentState.LOST}
+        newest = await tx.ingests.get(list(deployed.values())[-1].ingest_id) if deployed else None
+    if newest is None:
         raise ModelNotFound
-    seen = _Seen(canonical, model, frozenset(await tx.models.ingest_ids(canonical)))
+    ids = frozenset(await tx.models.ingest_ids(canonical))
+    seen = _Seen(canonical, model, ids, newest.model, deployed)
     await _check(tx, seen)
     return seen
 
@@ -191,8 +229,11 @@ async def _check(tx: Transaction, seen: _Seen) -> None:
         )
 
 
-def _may_be_there(deployment: Deployment) -> bool:
-    return deployment.state is DeploymentState.READY or deployment.attempts > 0
+async def _mark_removed(tx: Transaction, canonical: str, removed: Mapping[str, bool]) -> None:
+    """Targets that answered have not got it any more, whether they had it or not."""
+    for target in removed:
+        failure = Failure(Reason.TARGET_LOST_MODEL, _REMOVED, {"target": target})
+        await tx.deployments.mark_removed(canonical, [target], failure)
 
 
 def _removed_from(targets: Sequence[str]) -> str:

@@ -144,7 +144,8 @@ def deleted_message(deleted: Deleted) -> catalog_service_pb2.DeleteModelResponse
         catalog_service_pb2.DeleteModelResponse.TargetRemoval(target=name, removed=had_it)
         for name, had_it in deleted.removed.items()
     ]
-    return catalog_service_pb2.DeleteModelResponse(model=model_message(deleted.model), targets=removals)
+    model = None if deleted.model is None else model_message(deleted.model)
+    return catalog_service_pb2.DeleteModelResponse(model=model, targets=removals)
 
 
 def _of_blob(blob: Blob | None) -> dict[str, Any]:

@@ -195,7 +195,13 @@ async def test_a_target_that_cannot_be_asked_leaves_the_catalog_as_it_was(
             refusal.message
         )
         assert refusal.metadata == {"target": "bad"}
-        assert await get_model(running) == before
+        # What is gone is not called READY any more; the rest is as it was.
+        _, bad = before.deployments
+        after = await get_model(running)
+        assert [one.state for one in after.deployments] == [resources_pb2.Deployment.STATE_LOST, READY]
+        assert after.deployments[1] == bad
+        assert after.deployments[0].failure.message == "DeleteModel removed the model from this target."
+        assert (after.ingest, after.files) == (before.ingest, before.files)
         assert blobs(running) == digests(ONE)
         assert await notices(running, ingest.name) == ["It was removed from good."]
         answer = await delete(running, all_targets=True)
@@ -206,6 +212,42 @@ async def test_a_target_that_cannot_be_asked_leaves_the_catalog_as_it_was(
         ]
         assert len(emulator.models) == len(other.models) == 0
         await assert_gone(running)
+
+
+async def test_after_the_catalog_forgot_it_targets_that_have_it_still_can_be_named(
+    running: RunningService, emulator: OllamaEmulator
+) -> None:
+    ingest = await push(running.ingests, ONE, "Team/M")
+    await delete(running, "team/m")
+    assert "team/m" in emulator.models
+    await refused(delete(running, "team/m"), "MODEL_NOT_FOUND")
+    emulator.faults.add(Fault("hang_up", "delete"))
+    await refused(delete(running, "team/m", targets=["default"]), "TARGET_UNREACHABLE")
+    answer = await delete(running, "team/m", targets=["default"])
+    assert [(one.target, one.removed) for one in answer.targets] == [("default", True)]
+    assert not answer.HasField("model")
+    assert list(emulator.models) == []
+    after = await running.ingests.GetIngest(GetIngestRequest(name=ingest.name))
+    # Its state is that of its days; its deployment says that nothing is there.
+    assert after.state == resources_pb2.Ingest.STATE_READY
+    assert [one.state for one in after.deployments] == [resources_pb2.Deployment.STATE_LOST]
+    # What comes under the name now is not ours.
+    asked = len(emulator.calls.named("delete"))
+    await refused(delete(running, "team/m", targets=["default"]), "MODEL_NOT_FOUND")
+    await refused(delete(running, "team/m", all_targets=True), "MODEL_NOT_FOUND")
+    assert len(emulator.calls.named("delete")) == asked
+
+
+async def test_what_others_put_on_a_target_is_not_removed(
+    running: RunningService, emulator: OllamaEmulator
+) -> None:
+    await push(running.ingests, ONE, "m", store_only=True)
+    refusal = await refused(delete(running, targets=["default"]), "TARGET_UNKNOWN", "targets[0]")
+    assert "not ours" in refusal.message
+    assert emulator.calls.named("delete") == []
+    assert (await get_model(running)).name == "models/m:latest"
+    await delete(running, all_targets=True)
+    assert emulator.calls.named("delete") == []
 
 
 async def test_bytes_that_others_share_stay(running: RunningService) -> None:
@@ -293,7 +335,7 @@ async def test_it_goes_from_several_targets_at_once(start_service: StartService,
         targets = ",".join(f"t{number}={one.url}" for number, one in enumerate(emulators))
         running = await start_service(targets)
         await push(running.ingests, ONE, "m", targets=["t0", "t2"])
-        answer = await delete(running, targets=["t1"], all_targets=True)
+        answer = await delete(running, targets=["t2"], all_targets=True)
         assert [(one.target, one.removed) for one in answer.targets] == [
-            ("t0", True), ("t1", False), ("t2", True),
+            ("t0", True), ("t2", True),
         ]  # fmt: skip

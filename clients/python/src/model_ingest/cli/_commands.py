@@ -19,9 +19,10 @@ from model_ingest.cli import _tables
 from model_ingest.cli._json_view import emit
 from model_ingest.cli._jsonable import jsonable
 from model_ingest.cli._push_options import asked_for
+from model_ingest.cli._remove import remove
 from model_ingest.cli._verify import verify
 from model_ingest.cli._view import View, choose
-from model_ingest.v1.resources_pb2 import Deployment, Ingest
+from model_ingest.v1.resources_pb2 import Ingest
 
 
 @dataclass(slots=True)
@@ -136,31 +137,6 @@ async def deploy(client: AsyncClient, options: argparse.Namespace, session: Sess
     return await _started(client, ingest, options, session)
 
 
-async def remove(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
-    """Removes a model."""
-    try:
-        answer = await client.delete_model(
-            options.model, targets=options.target, all_targets=options.all_targets
-        )
-    except IngestError as error:
-        raise _removal_failed(error) from None
-    if options.json:
-        emit("removed", **jsonable(answer))
-        return 0
-    for one in answer.targets:
-        _say([printable(f"target {one.target}: {'removed' if one.removed else 'had no such model'}")])
-    _say([printable(f"removed {answer.model.display_name or options.model}")])
-    asked = {one.target for one in answer.targets}
-    left = [
-        one.target
-        for one in answer.model.deployments
-        if one.state == Deployment.STATE_READY and one.target not in asked
-    ]
-    if left:
-        _say([printable(f"not removed from {', '.join(left)}: what is deployed there stays")])
-    return 0
-
-
 async def targets(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
     """The targets."""
     found = await client.list_targets()
@@ -178,23 +154,9 @@ COMMANDS: dict[str, Command] = {
     "retry": retry,
     "verify": verify,
     "deploy": deploy,
-    "rm": remove,
+    "rm": lambda client, options, _: remove(client, options),
     "targets": targets,
 }
-
-
-def _removal_failed(error: IngestError) -> IngestError:
-    """The same error; what to do next is another thing here than after a push."""
-    name = error.metadata.get("ingest", "")
-    advice = {
-        "MODEL_BUSY": f"`model-ingest watch {name}` until it has ended, or `model-ingest cancel {name}`;"
-        " then run this again",
-        "TARGET_UNREACHABLE": "run the same command again once the target answers, or leave the target out",
-        "TARGET_UNKNOWN": "`model-ingest targets` lists them",
-    }
-    if error.reason in advice and (name or error.reason != "MODEL_BUSY"):
-        error.facts = replace(error.facts, diagnostics=advice[error.reason])
-    return error
 
 
 async def _started(client: AsyncClient, ingest: Ingest, options: argparse.Namespace, session: Session) -> int:

@@ -99,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(remove)
     _add_targets(remove, "from this target as well")
     remove.add_argument("--all-targets", action="store_true", help="from every target it was deployed to")
+    remove.add_argument(
+        "--yes", action="store_true", help="do not ask, even if the model stays on targets that are not named"
+    )
 
     add("targets", "the configured targets: do they answer?")
     return parser

@@ -255,7 +255,7 @@ class DeleteModelResponse(_message.Message):
     TARGETS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def model(self) -> _resources_pb2.Model:
-        """The model as it was."""
+        """The model as it was; absent if the catalog had forgotten it and only targets were asked."""
 
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeleteModelResponse.TargetRemoval]:

@@ -68,8 +68,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     Ollama cannot do; nothing was sent to it. Client: leave it or that target out.
     """
     TARGET_UNKNOWN: _Reason.ValueType  # 12
-    """INVALID_ARGUMENT with BadRequest. No target of that name is configured. Metadata `known`.
-    Client: fail.
+    """INVALID_ARGUMENT with BadRequest. No target of that name is configured; in DeleteModel also one
+    that no ingest deployed the model to. Metadata `known`. Client: fail.
     """
     REQUEST_ID_REUSED: _Reason.ValueType  # 13
     """INVALID_ARGUMENT with BadRequest. The `request_id` was used with another body. Client: fail."""
@@ -228,8 +228,8 @@ cannot serve. Client: leave it out. In a deployment's Failure: what that target'
 Ollama cannot do; nothing was sent to it. Client: leave it or that target out.
 """
 TARGET_UNKNOWN: Reason.ValueType  # 12
-"""INVALID_ARGUMENT with BadRequest. No target of that name is configured. Metadata `known`.
-Client: fail.
+"""INVALID_ARGUMENT with BadRequest. No target of that name is configured; in DeleteModel also one
+that no ingest deployed the model to. Metadata `known`. Client: fail.
 """
 REQUEST_ID_REUSED: Reason.ValueType  # 13
 """INVALID_ARGUMENT with BadRequest. The `request_id` was used with another body. Client: fail."""
