@@ -556,6 +556,7 @@ def _format_limits(settings: Settings) -> FormatLimits:
         gguf=GgufLimits(
             allow_trailing_bytes=settings.allow_trailing_bytes,
             refuse_unsafe_templates=not settings.allow_unsafe_templates,
+            rules_as_warnings=settings.rules_as_warnings,
         ),
         json=JsonLimits(refuse_unsafe_templates=not settings.allow_unsafe_templates),
     )

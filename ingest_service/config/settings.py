@@ -20,6 +20,7 @@ from ingest_service.config.masking import masked_database_url, masked_refused, m
 from ingest_service.config.targets import TargetSetting, load_targets, parse_targets
 from ingest_service.database.postgres_url import unknown_argument
 from ingest_service.database.types import LONGEST_LEASE_SECONDS
+from ingest_service.formats.policies import policies_named
 
 PREFIX = "INGEST_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -178,6 +179,11 @@ SETTINGS: tuple[Setting, ...] = (
         "take a chat template that breaks out of a sandbox or takes an engine down; with a warning then",
     ),
     Setting(
+        "RULES_AS_WARNINGS", "", policies_named,
+        "ids of rules, comma-separated: what breaks them is taken with a warning; policies only"
+        " (docs/formats.md says which rules are)",
+    ),
+    Setting(
         "MAX_FILE_BYTES", str(1024 * _GIBIBYTE), _integer(1, 2**62), "a larger file is refused",
     ),
     Setting(
@@ -296,6 +302,7 @@ class Settings:
     allow_safetensors: bool
     allow_trailing_bytes: bool
     allow_unsafe_templates: bool
+    rules_as_warnings: tuple[str, ...]
     max_file_bytes: int
     window_bytes: int
     total_window_bytes: int
@@ -332,6 +339,7 @@ class Settings:
     def public(self) -> dict[str, str]:
         """For the log: every setting, secrets masked."""
         values = {name: str(getattr(self, name)) for name in self.__slots__}
+        values["rules_as_warnings"] = ",".join(self.rules_as_warnings)
         values["database_url"] = masked_database_url(self.database_url)
         values["targets"] = ",".join(
             f"{target.name}={masked_target_url(target.url)}" for target in self.targets

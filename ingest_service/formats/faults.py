@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from ingest_service.formats.remedies import remedy_for
+from ingest_service.formats.remedies import LIFTING, remedy_for
 from ingest_service.vocabulary.errors import FormatInvalid, Violation
 from ingest_service.vocabulary.text import clean
 
@@ -22,8 +22,12 @@ class FormatFault(Exception):
     `offset` is a byte of the file; None where the fault is that something is missing.
     """
 
-    def __init__(self, rule: str, offset: int | None, field: str, message: str) -> None:
+    def __init__(
+        self, rule: str, offset: int | None, field: str, message: str, *, is_policy: bool = False
+    ) -> None:
         self.rule = rule
+        #: A setting makes a warning of it.
+        self.is_policy = is_policy
         self.offset = offset
         self.field = clean(field, _MAX_SHOWN_BYTES) or "(no name)"
         self.message = clean(message, 1024)
@@ -35,24 +39,53 @@ class FormatFault(Exception):
 
 
 class Faults:
-    """The faults of one file, in the order in which they were found; how many are kept is bounded."""
+    """The faults of one file, in the order in which they were found; how many are kept is bounded.
 
-    def __init__(self) -> None:
+    `as_warnings` are the policies that are not refused here.
+    """
+
+    def __init__(self, as_warnings: Collection[str] = ()) -> None:
         self.found: list[FormatFault] = []
         #: How many there were beyond those that are kept.
         self.left_out = 0
+        self._as_warnings = as_warnings
+        #: What broke such a policy, as bounded as the faults are.
+        self._warned: list[FormatFault] = []
+        self._warnings_left_out = 0
+
+    def is_warning(self, rule: str) -> bool:
+        """Whether what breaks this policy is taken here."""
+        return rule in self._as_warnings
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was taken although it breaks a policy, with the rule's id and the place."""
+        told = [str(fault) for fault in self._warned]
+        return [*told, f"{self._warnings_left_out} more like these"] if self._warnings_left_out else told
+
+    def add_policy(self, rule: str, offset: int | None, field: str, message: str) -> None:
+        """Notes what breaks a policy: a fault, or a warning where a setting says so."""
+        if not self.is_warning(rule):
+            self._note(FormatFault(rule, offset, field, message, is_policy=True))
+        elif len(self._warned) > MAX_MORE_FAULTS:
+            self._warnings_left_out += 1
+        else:
+            self._warned.append(FormatFault(rule, offset, field, message, is_policy=True))
 
     def add(self, rule: str, offset: int | None, field: str, message: str) -> None:
         """Notes a fault after which reading and checking go on."""
+        self._note(FormatFault(rule, offset, field, message))
+
+    def _note(self, fault: FormatFault) -> None:
         if len(self.found) > MAX_MORE_FAULTS:
             self.left_out += 1
         else:
-            self.found.append(FormatFault(rule, offset, field, message))
+            self.found.append(fault)
 
     def take(self, fault: FormatFault) -> None:
         """Notes a fault that was raised."""
         if fault not in self.found:
-            self.add(fault.rule, fault.offset, fault.field, fault.message)
+            self._note(fault)
 
     @contextmanager
     def collected(self) -> Iterator[None]:
@@ -81,11 +114,12 @@ class Faults:
 
 def _said(fault: FormatFault, advised: set[str]) -> str:
     """The fault and what to do about it, which is said once for all faults of its kind."""
-    remedy = remedy_for(fault.rule)
-    if remedy in advised:
-        return str(fault)
-    advised.add(remedy)
-    return f"{fault} {remedy}"
+    advice = [remedy_for(fault.rule)]
+    if fault.is_policy:
+        advice.append(LIFTING)
+    fresh = [words for words in advice if words not in advised]
+    advised.update(fresh)
+    return " ".join([str(fault), *fresh])
 
 
 def refuse(rule: str, offset: int | None, field: str, message: str) -> NoReturn:

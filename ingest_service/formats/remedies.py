@@ -6,6 +6,8 @@ _AGAIN = "The file is damaged or its writer is faulty: download it again, or con
 _CONVERT = "Convert the model anew with a current llama.cpp."
 _METADATA = "Correct the key (`gguf-set-metadata` of PyPI's gguf package), or convert the model anew."
 _LIMIT = "If the model is sound, ask the operator to raise the limit."
+#: Said after the remedy where the rule is a policy.
+LIFTING = "Or ask the operator to name the rule in INGEST_RULES_AS_WARNINGS."
 _CONFIG = "Correct the file, or convert the model to GGUF first."
 
 _REMEDIES = {

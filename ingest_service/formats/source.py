@@ -7,7 +7,7 @@ number from the file.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import TypeVar
 
 from ingest_service.formats.faults import Faults, refuse
@@ -25,10 +25,12 @@ class Source:
     `faults` is what was found to be wrong with the file so far.
     """
 
-    def __init__(self, size_bytes: int, header_limit_bytes: int) -> None:
+    def __init__(
+        self, size_bytes: int, header_limit_bytes: int, rules_as_warnings: Collection[str] = ()
+    ) -> None:
         self.size_bytes = size_bytes
         self.offset = 0
-        self.faults = Faults()
+        self.faults = Faults(rules_as_warnings)
         self._limit_bytes = header_limit_bytes
         self._buffer = bytearray()
         self._at = 0

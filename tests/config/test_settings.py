@@ -105,6 +105,11 @@ TABLE: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "ALLOW_SAFETENSORS": (False, {"1": True, "off": False}, ["", "sometimes"]),
     "ALLOW_TRAILING_BYTES": (False, {"yes": True, "0": False}, ["", "few"]),
     "ALLOW_UNSAFE_TEMPLATES": (False, {"true": True, "no": False}, ["", "some"]),
+    "RULES_AS_WARNINGS": (
+        (),
+        {"": (), " , ": (), "K8": ("K8",), "t2, k8,T2": ("K8", "T2")},
+        ["K9", "8", "K", "K8;T2", "x", "K\u0662", "A2", "B1", "C1", "C4", "F4", "H4", "K7", "S2", "V4", "X1"],
+    ),
     "MAX_FILE_BYTES": (2**40, {"1": 1, str(2**62): 2**62}, ["0", "-1", str(2**62 + 1), "1.5", "x", ""]),
     "WINDOW_BYTES": (16 * _MEBIBYTE, {str(4 * _MEBIBYTE): 4 * _MEBIBYTE}, [str(4 * _MEBIBYTE - 1), "16MiB"]),
     "TOTAL_WINDOW_BYTES": (256 * _MEBIBYTE, {str(2**30): 2**30}, ["0", str(2**40)]),

@@ -11,7 +11,7 @@ from model_ingest.v1.ingest_service_pb2 import GetIngestRequest, WatchIngestRequ
 from model_ingest.v1.resources_pb2 import CreateOptions, File, Ingest
 
 from tests.conftest import StartService
-from tests.formats.build import I32, U32, Gguf, Tensor, number, text, texts, u32
+from tests.formats.build import I32, U32, Gguf, Tensor, counted, number, text, texts, u32
 from tests.ollama_emulator import OllamaEmulator
 from tests.rpc.refusals import refused
 from tests.rpc.test_several_files import ended, several
@@ -206,18 +206,29 @@ TRAILING = Gguf().file() + b"more"
 UNSAFE = Gguf().but({"tokenizer.chat_template": text("{{ ''.__class__ }}")}).file()
 
 
+TWICE = Gguf().but(extra=(counted(b"llama.block_count") + u32(U32),)).file()
+
+
 @pytest.mark.parametrize(
-    ("setting", "data", "rule"),
-    [("allow_trailing_bytes", TRAILING, "S2"), ("allow_unsafe_templates", UNSAFE, "C1")],
+    ("setting", "value", "data", "rule"),
+    [
+        ("allow_trailing_bytes", True, TRAILING, "S2"),
+        ("allow_unsafe_templates", True, UNSAFE, "C1"),
+        ("rules_as_warnings", "K8", TWICE, "K8"),
+    ],
 )
 async def test_what_a_setting_allows(
-    start_service: StartService, setting: str, data: bytes, rule: str
+    start_service: StartService, setting: str, value: object, data: bytes, rule: str
 ) -> None:
-    strict, lax = await start_service(), await start_service(**{setting: True})
+    strict, lax = await start_service(), await start_service(**{setting: value})
     name = (await strict.ingests.CreateIngest(create_request(data))).files[0].name
     refusal = await refused(send(strict.ingests, upload_messages(name, data)), "FORMAT_INVALID")
     assert refusal.metadata["rule"] == rule
-    assert (await push(lax.ingests, data, "lax")).state == Ingest.STATE_STORED
+    stored = await push(lax.ingests, data, "lax")
+    assert stored.state == Ingest.STATE_STORED
+    if rule == "K8":
+        told = [event.notice.message for event in await events(lax, stored.name) if event.HasField("notice")]
+        assert [words for words in told if "(rule K8, byte " in words]
 
 
 async def test_a_file_declared_shorter_than_its_header_says_is_refused_with_the_header(

@@ -12,6 +12,8 @@ from ingest_service.formats.shards import names_fact
 from ingest_service.vocabulary.text import clean
 
 _MAX_WARNINGS = 20
+#: As many as the rule A1 allows, which may be lifted.
+_MAX_ARCHITECTURE_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,8 @@ def facts_of(metadata: Metadata, tensors: Tensors) -> GgufFacts:
     tokens = metadata.array(TOKENS)
     split = _split(metadata)
     return GgufFacts(
-        architecture=metadata.architecture or None,
-        type=_shown(metadata, "general.type") or "model",
+        architecture=clean(metadata.architecture, _MAX_ARCHITECTURE_BYTES) or None,
+        type=(None if metadata.is_type_ignored else _shown(metadata, "general.type")) or "model",
         name=_shown(metadata, "general.name"),
         parameter_count=tensors.parameters,
         tensor_count=tensors.count,
@@ -104,10 +106,15 @@ def _shown(metadata: Metadata, key: str) -> str | None:
 
 def _mix(tensors: Tensors) -> tuple[QuantizationShare, ...]:
     shares = (
-        QuantizationShare(TENSOR_TYPES[number].name, share.tensors, share.parameters, share.size_bytes)
+        QuantizationShare(_type_name(number), share.tensors, share.parameters, share.size_bytes)
         for number, share in tensors.by_type.items()
     )
     return tuple(sorted(shares, key=lambda share: (-share.size_bytes, share.type)))
+
+
+def _type_name(number: int) -> str:
+    """Types that are not known are there where the rule T5 is lifted."""
+    return TENSOR_TYPES[number].name if number in TENSOR_TYPES else f"type {number}"
 
 
 def _quantization(metadata: Metadata, mix: tuple[QuantizationShare, ...]) -> str | None:
@@ -123,11 +130,14 @@ def _split(metadata: Metadata) -> Split | None:
     if number is None or count is None or tensors is None or count <= 1:
         # A count of 0 or 1 is left in whole models, by merging or by splitting into one.
         return None
+    if not 0 <= number < count or tensors < 0:
+        # Taken only where the rule A4 is a warning: no set of shards has such a place.
+        return None
     return Split(number, count, tensors)
 
 
 def _warnings(metadata: Metadata, tensors: Tensors) -> list[str]:
-    found = metadata.warnings[:_MAX_WARNINGS]
+    found = metadata.faults.warnings + metadata.warnings[:_MAX_WARNINGS]
     names = [TENSOR_TYPES[number].name for number in sorted(tensors.by_type) if number in UNKNOWN_TO_OLLAMA]
     if names:
         found.append(f"Ollama up to 0.33 does not know the tensor types {', '.join(names)}")

@@ -27,3 +27,5 @@ class GgufLimits:
     allow_trailing_bytes: bool = False
     allow_vocabulary_only: bool = False
     refuse_unsafe_templates: bool = True
+    #: Ids of `formats.policies`: what breaks them is taken with a warning.
+    rules_as_warnings: tuple[str, ...] = ()

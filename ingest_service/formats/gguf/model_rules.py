@@ -5,10 +5,15 @@ from __future__ import annotations
 from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.types import F32, I32, STRING, U32
 from ingest_service.formats.gguf.values import Metadata
+from ingest_service.formats.policies import POLICIES
 
 _MAX_LENGTH = 2**31 - 1
 #: They have no attention heads; their writers put 0, or nothing.
 _WITHOUT_HEADS = ("mamba", "rwkv", "arwkv", "wavtokenizer")
+#: llama.cpp divides by their number of heads; it refuses others' 0 in words.
+_DIVIDE_BY_HEADS = frozenset({"gemma2"})
+#: Ollama before 0.3.3 divides by it, and reads any other type, and nothing, as 0.
+_DEADLY_TYPE = ".block_count"
 #: llama.cpp aborts of these without experts.
 _NEED_EXPERTS = frozenset({"smallthinker", "bailingmoe2", "grovemoe", "llada-moe"})
 _ONE_EXPERT_IS_NONE = frozenset({"hunyuan-dense", "hunyuan_vl", "hunyuan-vl"})
@@ -40,7 +45,11 @@ def _is_u32(metadata: Metadata, key: str) -> bool:
     """M2: a number that is there has the type that llama.cpp asks for; Ollama reads another type as 0."""
     value = metadata.values.get(key)
     if value is not None and value.type != U32:
-        metadata.faults.add("M2", value.offset, key, f"{key} is a u32, not {value.type_name}.")
+        message = f"{key} is a u32, not {value.type_name}."
+        if key.endswith(_DEADLY_TYPE):
+            metadata.faults.add("M2", value.offset, key, message)
+        else:
+            metadata.faults.add_policy("M2", value.offset, key, message)
         return False
     return True
 
@@ -50,18 +59,31 @@ def _check_range(metadata: Metadata, key: str, rule: str, most: int, *, least: i
         return
     number = metadata.integer(key)
     if number is None:
-        metadata.add_missing("M2", key, f"The model does not say its {key}.")
+        message = f"The model does not say its {key}."
+        if key.endswith(_DEADLY_TYPE):
+            metadata.add_missing("M2", key, message)
+        else:
+            metadata.add_missing_policy("M2", key, message)
     elif not least <= number <= most:
-        metadata.faults.add(rule, metadata.offset(key), key, f"{key} is {least} to {most}, not {number}.")
+        message = f"{key} is {least} to {most}, not {number}."
+        if rule in POLICIES:
+            metadata.faults.add_policy(rule, metadata.offset(key), key, message)
+        else:
+            metadata.faults.add(rule, metadata.offset(key), key, message)
 
 
 def _check_heads(metadata: Metadata, prefix: str) -> None:
     key = prefix + "attention.head_count"
     value = metadata.values.get(key)
     none_needed = prefix.startswith(_WITHOUT_HEADS)
+    is_deadly = metadata.architecture in _DIVIDE_BY_HEADS
     if value is None:
         if not none_needed:
-            metadata.add_missing("M3", key, "The model does not say how many attention heads it has.")
+            message = "The model does not say how many attention heads it has."
+            if is_deadly:
+                metadata.add_missing("M3", key, message)
+            else:
+                metadata.add_missing_policy("M3", key, message)
         return
     array = metadata.array(key)
     if array is not None:
@@ -71,10 +93,14 @@ def _check_heads(metadata: Metadata, prefix: str) -> None:
             metadata.faults.add("M8", value.offset, key, message)
         elif array.element_type in (U32, I32) and not any(number > 0 for number in array.numbers()):
             message = f"{value.type_name}: not all blocks may be without attention heads."
-            metadata.faults.add("M3", value.offset, key, message)
+            metadata.faults.add_policy("M3", value.offset, key, message)
     elif _is_u32(metadata, key) and not metadata.integer(key) and not none_needed:
-        message = "A model with no attention heads makes llama.cpp divide by 0."
-        metadata.faults.add("M3", value.offset, key, message)
+        if is_deadly:
+            message = "llama.cpp divides by the number of attention heads, which is 0."
+            metadata.faults.add("M3", value.offset, key, message)
+        else:
+            message = "llama.cpp does not load a model without attention heads."
+            metadata.faults.add_policy("M3", value.offset, key, message)
 
 
 def _check_experts(metadata: Metadata, prefix: str, limits: GgufLimits) -> None:

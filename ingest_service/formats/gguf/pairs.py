@@ -40,7 +40,7 @@ def read_pairs(source: Source, count: int, metadata: Metadata, limits: GgufLimit
             digests.add(digest)
         if known:
             message = f"The key {name} is there twice; programs differ in which one they use."
-            source.faults.add("K8", start, name, message)
+            source.faults.add_policy("K8", start, name, message)
         value = yield from _read_value(source, name, unused if known else metadata, limits)
         if len(key) <= _KNOWN_KEY_BYTES and not known:
             metadata.values[name] = value
@@ -55,7 +55,7 @@ def _read_key(source: Source, field: str) -> Steps[bytes]:
         refuse("K1", start, field, message)
     key = yield from source.take(length, field)
     if not (key.isascii() and key.decode("ascii").isprintable()):
-        source.faults.add("K2", start + 8, field, f"A key is printable ASCII, not {key[:64]!r}.")
+        source.faults.add_policy("K2", start + 8, field, f"A key is printable ASCII, not {key[:64]!r}.")
     return key
 
 
@@ -93,7 +93,7 @@ def _read_text(source: Source, key: str, metadata: Metadata, limits: GgufLimits)
     raw = yield from source.take(min(length, TEXT_BYTES), key)
     if b"\0" in raw:
         message = "The text has a NUL: llama.cpp reads it up to there, Ollama beyond."
-        source.faults.add("C3", start + raw.index(0), key, message)
+        source.faults.add_policy("C3", start + raw.index(0), key, message)
     yield from source.pieces(length - len(raw), key)
     return _decoded(raw, key, metadata, cut=length > len(raw))
 
@@ -113,7 +113,7 @@ def _read_template(
     raw = yield from source.take(length, key)
     if b"\0" in raw:
         message = "The template has a NUL: llama.cpp reads it only up to there."
-        source.faults.add("C3", start + raw.index(0), key, message)
+        source.faults.add_policy("C3", start + raw.index(0), key, message)
     variant = key[len(TEMPLATE) + 1 :]
     metadata.templates[variant] = _decoded(raw, key, metadata, cut=False)
 

@@ -39,7 +39,7 @@ class GgufReader(IncrementalReader[GgufHeader]):
     def __init__(
         self, limits: GgufLimits, size_bytes: int, cpu_clock: Callable[[], float] = time.thread_time
     ) -> None:
-        source = Source(size_bytes, limits.max_header_bytes)
+        source = Source(size_bytes, limits.max_header_bytes, limits.rules_as_warnings)
         super().__init__(source, _read(source, limits), limits.cpu_budget_seconds, cpu_clock)
 
 

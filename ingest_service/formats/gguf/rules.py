@@ -62,11 +62,11 @@ def _check_architecture(metadata: Metadata) -> bool:
     value = metadata.values.get(key)
     if value is None:
         if not metadata.is_later_shard:
-            metadata.add_missing("A1", key, "The file does not say its architecture.")
+            metadata.add_missing_policy("A1", key, "The file does not say its architecture.")
         return False
     if value.type != STRING or not _ARCHITECTURE.fullmatch(metadata.architecture):
         message = "An architecture's name is 1 to 64 letters, digits, `.`, `_` and `-`."
-        metadata.faults.add("A1", value.offset, key, message)
+        metadata.faults.add_policy("A1", value.offset, key, message)
         return False
     return True
 
@@ -91,8 +91,10 @@ def _check_type(metadata: Metadata, limits: GgufLimits) -> None:
         return
     allowed = _TYPES | _VOCABULARY_TYPES if limits.allow_vocabulary_only else _TYPES
     if metadata.text(key) not in allowed:
+        # Where it is taken it is read as a model, as by llama.cpp, which does not look at this key.
+        metadata.is_type_ignored = metadata.faults.is_warning("A3")
         message = f"{value.data!r} is no model, adapter or projector, which is what can be taken in."
-        metadata.faults.add("A3", value.offset, key, message)
+        metadata.faults.add_policy("A3", value.offset, key, message)
 
 
 def _check_split(metadata: Metadata) -> None:
@@ -103,15 +105,15 @@ def _check_split(metadata: Metadata) -> None:
     for key, kind, least in _SPLIT:
         value = metadata.values.get(key)
         if value is None:
-            metadata.add_missing("A4", key, f"A shard says {key}, as it says split.count.")
+            metadata.add_missing_policy("A4", key, f"A shard says {key}, as it says split.count.")
             is_sound = False
         elif value.type != kind or (metadata.integer(key) or 0) < least:
             message = f"{value.type_name} {value.data} cannot be {key}."
-            metadata.faults.add("A4", value.offset, key, message)
+            metadata.faults.add_policy("A4", value.offset, key, message)
             is_sound = False
     if not is_sound:
         return
     number, count = metadata.integer("split.no") or 0, metadata.integer("split.count") or 0
     if number >= count:
         message = f"There is no shard {number} of {count}."
-        metadata.faults.add("A4", metadata.offset("split.no"), "split.no", message)
+        metadata.faults.add_policy("A4", metadata.offset("split.no"), "split.no", message)

@@ -44,6 +44,8 @@ class Tensors:
     names: set[bytes] = field(default_factory=set)
     #: Every tensor's size is known, so that it is known where the file ends.
     is_sound: bool = True
+    #: Where the next tensor begins is known, and so where the file ends: the last one's type is known.
+    is_next_known: bool = True
 
 
 def read_tensors(source: Source, count: int, alignment: int | None) -> Steps[Tensors]:
@@ -59,15 +61,21 @@ def read_tensors(source: Source, count: int, alignment: int | None) -> Steps[Ten
         at = source.offset
         number, offset = _TAIL.unpack((yield from source.take(_TAIL.size, shown)))
         size_bytes = _size_bytes(source, shape, number, at, shown)
-        if tensors.is_sound and offset != tensors.padded_end_bytes:
+        if tensors.is_sound and tensors.is_next_known and offset != tensors.padded_end_bytes:
             message = f"The tensor is at {offset}; after the one before it comes {tensors.padded_end_bytes}."
-            source.faults.add("T6", at + 4, shown, message)
-            tensors.is_sound = False
+            source.faults.add_policy("T6", at + 4, shown, message)
+            tensors.is_sound = source.faults.is_warning("T6")
+        if shape is not None and number not in TENSOR_TYPES and source.faults.is_warning("T5"):
+            # Its size is not known: the next one may begin anywhere.
+            tensors.is_next_known = False
+            _count(tensors, number, shape.elements, 0)
+            continue
         if size_bytes is None or shape is None:
             # Where the next one begins is not known: it is not told of each that it is not there.
             tensors.is_sound = False
             continue
-        _add(tensors, number, shape.elements, size_bytes, alignment or 1)
+        _place(tensors, offset, size_bytes, alignment or 1)
+        _count(tensors, number, shape.elements, size_bytes)
         if tensors.is_sound and tensors.padded_end_bytes >= _TOO_MUCH:
             source.faults.add("T7", at, shown, "The tensors have 2^63 bytes or more together.")
             tensors.is_sound = False
@@ -83,7 +91,7 @@ def _size_bytes(source: Source, shape: Shape | None, number: int, at: int, shown
             message = f"{number} is no longer a tensor type."
         if number == OLD_MXFP4:
             message += " Ollama 0.11 and 0.12 had it for MXFP4 in their own gpt-oss models; MXFP4 is 39 now."
-        source.faults.add("T5", at, shown, message)
+        source.faults.add_policy("T5", at, shown, message)
         return None
     if shape is None:
         return None
@@ -99,12 +107,18 @@ def _size_bytes(source: Source, shape: Shape | None, number: int, at: int, shown
     return size_bytes
 
 
-def _add(tensors: Tensors, number: int, parameters: int, size_bytes: int, alignment: int) -> None:
+def _place(tensors: Tensors, start: int, size_bytes: int, alignment: int) -> None:
+    # Where tensors may overlap, the last one need not be the one that ends last.
+    if start + size_bytes >= tensors.end_bytes:
+        tensors.default_end_bytes = start + size_bytes + -size_bytes % DEFAULT_ALIGNMENT
+        tensors.end_bytes = start + size_bytes
+        tensors.padded_end_bytes = tensors.end_bytes + -tensors.end_bytes % alignment
+    tensors.is_next_known = True
+
+
+def _count(tensors: Tensors, number: int, parameters: int, size_bytes: int) -> None:
     tensors.count += 1
     tensors.parameters += parameters
-    tensors.default_end_bytes = tensors.padded_end_bytes + size_bytes + -size_bytes % DEFAULT_ALIGNMENT
-    tensors.end_bytes = tensors.padded_end_bytes + size_bytes
-    tensors.padded_end_bytes = tensors.end_bytes + -tensors.end_bytes % alignment
     share = tensors.by_type.setdefault(number, TypeShare())
     share.tensors += 1
     share.parameters += parameters
@@ -118,9 +132,9 @@ def _read_name(source: Source, names: set[bytes], index: int) -> Steps[bytes]:
         refuse("T1", start, shown, f"A tensor's name has 1 to {_MAX_NAME_BYTES} bytes, not {length}.")
     name = yield from source.take(length, shown)
     if b"\0" in name:
-        source.faults.add("T1", start + 8 + name.index(0), shown, "A tensor's name has no NUL.")
+        source.faults.add_policy("T1", start + 8 + name.index(0), shown, "A tensor's name has no NUL.")
     if name in names:
-        source.faults.add("T2", start, name.decode("utf-8", "replace"), "Two tensors have this name.")
+        source.faults.add_policy("T2", start, name.decode("utf-8", "replace"), "Two tensors have this name.")
     names.add(name)
     return name
 
@@ -181,7 +195,7 @@ def check_extent(
     elif size < extent.min_size_bytes:
         message = f"Its tensors need {extent.min_size_bytes} bytes; the file has {size}: it is cut short."
         source.faults.add("S1", end, shown, message)
-    elif size not in right and not limits.allow_trailing_bytes:
+    elif tensors.is_next_known and size not in right and not limits.allow_trailing_bytes:
         message = f"The file has {size} bytes; its tensors end at {extent.min_size_bytes}, padded"
         message += f" at {extent.max_size_bytes}."
         source.faults.add("S2", end, shown, message)

@@ -75,6 +75,8 @@ class Metadata:
         self.is_complete = False
         self.values: dict[str, Value] = {}
         self.tokens = Tokens()
+        #: `general.type` is none that is known, and a setting says to go on.
+        self.is_type_ignored = False
         #: Variant -> text; the plain template's variant is empty.
         self.templates: dict[str, str] = {}
         self.template_bytes = 0
@@ -106,6 +108,11 @@ class Metadata:
         if self.is_complete:
             self.faults.add(rule, None, key, message)
 
+    def add_missing_policy(self, rule: str, key: str, message: str) -> None:
+        """The same, where the rule is a policy."""
+        if self.is_complete:
+            self.faults.add_policy(rule, None, key, message)
+
     @property
     def architecture(self) -> str:
         return self.text("general.architecture") or ""
@@ -124,6 +131,8 @@ class Metadata:
     def is_model(self) -> bool:
         """A model that llama.cpp loads by itself: the rules M and V are for these."""
         kind = self.text("general.type")
-        if kind is None and ("general.type" in self.values or not self.is_complete):
-            return False
-        return kind in (None, "model") and self.architecture != "clip" and not self.is_later_shard
+        if kind is None and "general.type" not in self.values:
+            is_one = self.is_complete
+        else:
+            is_one = kind == "model" or self.is_type_ignored
+        return is_one and self.architecture != "clip" and not self.is_later_shard

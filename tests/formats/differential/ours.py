@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ingest_service.formats import FormatLimits, FormatReader
+from ingest_service.formats.gguf import GgufLimits
+from ingest_service.formats.policies import POLICIES
 from ingest_service.ingests.agreement import check_file, check_together
 from ingest_service.ingests.file_set import check_file_set
 from ingest_service.ingests.requests import NewFile
@@ -26,10 +28,14 @@ class Ours:
     warnings: tuple[str, ...] = ()
 
 
-def judge(path: Path, file_name: str = "m.gguf") -> Ours:
-    """As an upload of this file would be judged, by its header alone."""
+def judge(path: Path, file_name: str = "m.gguf", *, is_lifted: bool = False) -> Ours:
+    """As an upload of this file would be judged, by its header alone.
+
+    `is_lifted`: all policies are warnings.
+    """
     size = path.stat().st_size
-    reader = FormatReader(file_name, size, FormatLimits())
+    limits = GgufLimits(rules_as_warnings=tuple(POLICIES) if is_lifted else ())
+    reader = FormatReader(file_name, size, FormatLimits(gguf=limits))
     with path.open("rb") as file:
         while reader.wants_more:
             data = file.read(_READ_BYTES)
