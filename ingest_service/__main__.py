@@ -1,4 +1,4 @@
-"""`python -m ingest_service serve | migrate | check`."""
+"""`python -m ingest_service serve | migrate | check | sweep | rebuild`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import replace
 from ingest_service.config import PREFIX, SETTINGS, SettingError, Settings, load_settings
 from ingest_service.process import (
     StartError,
+    StoreInUse,
     allow_many_descriptors,
     cannot_listen,
     check_addresses,
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         ("migrate", "bring the database's schema up to date"),
         ("check", "print the settings in force, if they can be read"),
         ("sweep", "expire old uploads and remove unreferenced bytes, once, beside a running service"),
+        ("rebuild", "the database is lost: list the stored blobs as models again, while no service runs"),
     ):
         added = commands.add_parser(
             name,
@@ -64,12 +66,28 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
             added.add_argument("--prepared", action="store_true", help=argparse.SUPPRESS)
             added.add_argument("--worker", type=int, default=None, help=argparse.SUPPRESS)
+        if name == "rebuild":
+            _add_rebuild_options(added)
         if name == "sweep":
             added.add_argument("--dry-run", action="store_true", help="only say what would go")
             added.add_argument(
                 "--beyond-brake", action="store_true", help="even more than a tenth of the store's bytes"
             )
     return parser
+
+
+def _add_rebuild_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="sha256:HEX=NAME",
+        help="list this blob under that name; may be repeated; a split model is named by its first shard",
+    )
+    parser.add_argument(
+        "--names", metavar="FILE", help="the same from a file, one on each line; # begins a comment"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on each line")
 
 
 def _worker_count(text: str) -> int:
@@ -137,6 +155,13 @@ def _sweep(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _rebuild(settings: Settings, arguments: argparse.Namespace) -> int:
+    from ingest_service.app import Service
+    from ingest_service.rebuilding import run
+
+    return run(Service(settings), arguments)
+
+
 def main() -> int:
     """The exit code: 0 done, 2 a setting or what it names cannot be used (one line on stderr says which)."""
     arguments = _parser().parse_args()
@@ -154,9 +179,14 @@ def main() -> int:
             sys.stdout.write(f"schema: {before or 'none'} -> {after}\n")
         elif command == "sweep":
             return _sweep(settings, arguments)
+        elif command == "rebuild":
+            return _rebuild(settings, arguments)
         else:
             lines = (f"{PREFIX}{name.upper()}={value}\n" for name, value in settings.public().items())
             sys.stdout.writelines(lines)
+    except StoreInUse as error:
+        sys.stderr.write(f"error: {error}\n")
+        return _BUSY
     except (SettingError, StartError) as error:
         sys.stderr.write(f"error: {error}\n")
         return _WRONG_USE

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import version as distribution_version
 from typing import Any
@@ -32,12 +32,13 @@ from ingest_service.forwarding import (
     warm_up,
 )
 from ingest_service.ingests.deploying import Deploying
-from ingest_service.ingests.identity import WrongStore, check_identity
+from ingest_service.ingests.identity import WrongStore, check_identity, give_store_id, identity_for_rebuild
 from ingest_service.ingests.import_boot import ImportBoot
 from ingest_service.ingests.imports import Imports
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.lost_models import LostModels
 from ingest_service.ingests.readiness import Readiness
+from ingest_service.ingests.rebuild import Progress, Rebuild, Told
 from ingest_service.ingests.recovery import Recovery
 from ingest_service.ingests.removal import Removal
 from ingest_service.ingests.service import Ingests
@@ -46,7 +47,7 @@ from ingest_service.ingests.taking_in import TakingIn
 from ingest_service.ingests.uploads import Uploads
 from ingest_service.ingests.verify import Verifications
 from ingest_service.ingests.verify_rounds import VerifyRounds, VerifySettings
-from ingest_service.process import StartError, cannot_listen, check_addresses
+from ingest_service.process import StartError, cannot_listen, check_addresses, check_holds_store, store_in_use
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
@@ -67,6 +68,7 @@ from ingest_service.storage.layout import (
     why_directory_unusable,
 )
 from ingest_service.storage.store_guard import StoreGuard
+from ingest_service.storage.store_lock import StoreLock
 from ingest_service.telemetry.loop_monitor import LoopMonitor
 from ingest_service.telemetry.metrics import ServiceCollector, registry_of
 from ingest_service.telemetry.metrics_server import MetricsServer
@@ -116,6 +118,7 @@ class Service:
         # When the disk stands still, all threads for files soon wait for it; who only asks must not.
         self.looker = FileExecutor(_LOOKER_THREADS)
         self.store_guard = StoreGuard(settings.data_dir)
+        self.store_lock = StoreLock(settings.data_dir)
         self.store = LocalBlobStore(
             settings.data_dir,
             self.executor,
@@ -149,6 +152,7 @@ class Service:
         def new_inspector(name: str, size_bytes: int) -> Inspector:
             return Inspector(name, size_bytes, format_limits, self.executor)
 
+        self._new_inspector = new_inspector
         self.uploads = Uploads(
             self.database,
             self.store,
@@ -350,12 +354,18 @@ class Service:
         self.loop_monitor.stop()
         _log.info("stopped")
 
-    async def open(self) -> str:
-        """Opens directory and database and checks that they belong together; answers the store's id."""
-        await self._open_directory()
+    async def open(self, *, alone: bool = False) -> str:
+        """Opens directory and database and checks that they belong together; answers the store's id.
+
+        `alone`: for a rebuild. Raises StoreInUse while others work on the store; the database may be new.
+        """
+        if alone:
+            await self.executor.run(check_holds_store, self._settings.data_dir)
+        await self._open_directory(alone=alone)
         await self._open_database()
         try:
-            store_id = await check_identity(self.database, self._settings.data_dir, self.executor, new_id)
+            identity = identity_for_rebuild if alone else check_identity
+            store_id = await identity(self.database, self._settings.data_dir, self.executor, new_id)
         except WrongStore as error:
             raise StartError(str(error)) from error
         except DatabaseDown as error:
@@ -367,8 +377,20 @@ class Service:
         """Closes what `open` opened."""
         await self.database.close()
         self.scanner.close()
+        self.store_lock.release()
         self.executor.close()
         self.looker.close()
+
+    def rebuild(self, tell: Callable[[Told], None], on_progress: Callable[[Progress], None]) -> Rebuild:
+        """Of the store that was opened `alone`."""
+        return Rebuild(
+            self.database, self.store, self.quarantine, self.ingests, self.executor,
+            new_inspector=self._new_inspector, clock=now, tell=tell, on_progress=on_progress,
+        )  # fmt: skip
+
+    async def give_store_id(self, store_id: str) -> None:
+        """The rebuild has ended: services may start on this database."""
+        await give_store_id(self.database, store_id)
 
     async def _start_metrics(self, listen: str) -> None:
         try:
@@ -397,11 +419,13 @@ class Service:
         except IngestError as error:
             raise self._no_directory(error) from error
 
-    async def _open_directory(self) -> None:
+    async def _open_directory(self, *, alone: bool) -> None:
         try:
             await self.executor.run(make_data_directory, self._settings.data_dir)
             await self.executor.run(secure_layout, self._settings.data_dir)
             await self.store.prepare()
+            if not await self.executor.run(lambda: self.store_lock.take(alone=alone)):
+                raise store_in_use(self._settings.data_dir, alone=alone)
             if self._settings.direct_io == DirectIo.ON and not await self.store.takes_direct_writes():
                 raise StartError(
                     "INGEST_DIRECT_IO is on, but the file system of INGEST_DATA_DIR"

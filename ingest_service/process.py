@@ -8,6 +8,7 @@ import errno
 import resource
 import socket
 from collections.abc import Iterable
+from pathlib import Path
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -28,6 +29,26 @@ _WHY_NOT = {
 
 class StartError(Exception):
     """The service cannot start; the message is one line that names the setting and the remedy."""
+
+
+class StoreInUse(StartError):
+    """A service or a sweep works on the store, and a rebuild needs it alone."""
+
+
+def store_in_use(data_directory: Path, *, alone: bool) -> StartError:
+    """The store cannot be had: a rebuild wants it `alone`, or runs."""
+    shown = f"INGEST_DATA_DIR {data_directory}"
+    if alone:
+        return StoreInUse(f"{shown} is in use by a service or a sweep: stop it, then rebuild.")
+    return StartError(f"{shown} is being rebuilt: start the service when that has ended.")
+
+
+def check_holds_store(data_directory: Path) -> None:
+    """A rebuild makes no store. Raises StartError. Blocks."""
+    if not any((data_directory / name).exists() for name in ("store-id", "blobs", "quarantine")):
+        raise StartError(
+            f"INGEST_DATA_DIR {data_directory} holds no store: give the rebuild the settings of the service."
+        )
 
 
 def cannot_listen(listen: str, setting: str = "INGEST_LISTEN", error: OSError | None = None) -> StartError:

@@ -101,6 +101,14 @@ class BlobQueries:
         rows = (await self._statements.run(query)).mappings()
         return {row["sha256"]: blob_from_row(row) for row in rows}
 
+    async def referred(self, digests: Sequence[str]) -> set[str]:
+        """Those of the digests that a file refers to."""
+        found: set[str] = set()
+        for some in batches(digests):
+            query = select(blobs.c.sha256).where(blobs.c.sha256.in_(some), _REFERRED)
+            found |= set((await self._statements.run(query)).scalars())
+        return found
+
     async def unreferenced(self, created_before: datetime) -> list[Blob]:
         """LIVE blobs that are old enough and that no file refers to, and those whose removal was begun."""
         old = and_(blobs.c.state == str(BlobState.LIVE), blobs.c.created_at < created_before)

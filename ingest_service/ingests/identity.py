@@ -42,6 +42,34 @@ async def check_identity(
         return await _compare(database, data_directory, executor, new_id)
 
 
+async def identity_for_rebuild(
+    database: Database, data_directory: Path, executor: FileExecutor, new_id: Callable[[], str]
+) -> str:
+    """The store's id, where the database may be a new one that has none yet: `give_store_id` writes it once
+    the rebuild has ended. Raises WrongStore.
+    """
+    if await database.read(lambda tx: tx.store.store_id()) is not None:
+        return await check_identity(database, data_directory, executor, new_id)
+    await _check_file_systems(database, data_directory, executor)
+    try:
+        store_id = await executor.run(read_store_id, data_directory)
+        if store_id is None:
+            store_id = new_id()
+            await executor.run(write_store_id, data_directory, store_id)
+    except OSError as error:
+        raise WrongStore(
+            f"INGEST_DATA_DIR {data_directory}: its store id cannot be read or written ({error.strerror}):"
+            " make the directory and what is in it this user's own."
+        ) from error
+    return store_id
+
+
+async def give_store_id(database: Database, store_id: str) -> None:
+    """The database belongs to this store from now on. May be repeated."""
+    if await database.read(lambda tx: tx.store.store_id()) is None:
+        await database.transact(lambda tx: tx.store.set_store_id(store_id))
+
+
 async def _check_file_systems(database: Database, data_directory: Path, executor: FileExecutor) -> None:
     # A volume may be mounted on any of them.
     directories = (data_directory, data_directory / "blobs", data_directory / "uploads")
@@ -87,7 +115,8 @@ async def _compare(
     if in_database is None:
         raise WrongStore(
             f"INGEST_DATA_DIR {data_directory} is store {on_disk}, but INGEST_DATABASE_URL is a new, empty"
-            " database: point it at the store's own database, or choose an empty data directory."
+            " database: point it at the store's own database, or choose an empty data directory. If the"
+            " store's database is lost, `python -m ingest_service rebuild` lists its models again."
         )
     if on_disk != in_database:
         raise WrongStore(

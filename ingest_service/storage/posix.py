@@ -118,6 +118,15 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def try_shared_lock(descriptor: int) -> bool:
+    """Takes the shared lock of an open file; False while somebody has the exclusive one."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def is_same_file(descriptor: int, path: Path) -> bool:
     """The path still leads to the open file: a lock on a file that was replaced guards nothing."""
     try:

@@ -30,6 +30,7 @@ def test_everything_that_a_header_tells() -> None:
         architecture="llama",
         type="model",
         name="A small model",
+        basename=None,
         parameter_count=256 * 3 + 64 * 2 + 3,
         tensor_count=3,
         quantization="Q4_K_M",

@@ -32,6 +32,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "database": {"grpc", "google.protobuf", "model_ingest", "httpx"},
     "telemetry": {"grpc", "google.protobuf", "model_ingest", "sqlalchemy", "httpx"},
     # The parent of workers must not load grpc before it starts them (peers.md P14).
+    "rebuilding": {"grpc", "google.protobuf", "model_ingest", "sqlalchemy", "httpx", "ingest_service.config"},
     "workers": {"grpc", "google.protobuf", "model_ingest", "sqlalchemy", "httpx", "ingest_service.config"},
     "process": {
         "grpc",

@@ -42,6 +42,7 @@ class GgufFacts:
     architecture: str | None
     type: str
     name: str | None
+    basename: str | None
     parameter_count: int
     tensor_count: int
     #: By name (`Q4_K_M`), as the header says; else the type that most bytes have.
@@ -80,6 +81,7 @@ def facts_of(metadata: Metadata, tensors: Tensors) -> GgufFacts:
         architecture=clean(metadata.architecture, _MAX_ARCHITECTURE_BYTES) or None,
         type=(None if metadata.is_type_ignored else _shown(metadata, "general.type")) or "model",
         name=_shown(metadata, "general.name"),
+        basename=_shown(metadata, "general.basename"),
         parameter_count=tensors.parameters,
         tensor_count=tensors.count,
         quantization=_quantization(metadata, mix),
