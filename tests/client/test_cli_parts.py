@@ -15,6 +15,7 @@ from model_ingest.cli._commands import Session
 from model_ingest.cli._facts import short_facts
 from model_ingest.cli._json_view import JsonView
 from model_ingest.cli._jsonable import jsonable
+from model_ingest.cli._option_lines import option_lines
 from model_ingest.cli._parser import parse
 from model_ingest.cli._plain_view import PlainView
 from model_ingest.cli._rich_view import RichView
@@ -25,6 +26,7 @@ from model_ingest.cli._view import choose
 from model_ingest.cli._words import amount, describe
 from model_ingest.v1.errors_pb2 import Failure, Reason
 from model_ingest.v1.resources_pb2 import (
+    CreateOptions,
     Deployment,
     DeploymentStateChange,
     DeploymentStatus,
@@ -250,7 +252,7 @@ def test_tables_and_texts():
         ["MODEL", "SIZE", "STORED", "READY", "ON", "DIGEST"],
         ["M:latest", "5", "B", "b", "sha256:aaaaaaaaaaaa"],
     ]
-    assert [line.split(maxsplit=1) for line in model_text(model)[-9:]] == [
+    assert [line.split(maxsplit=1) for line in model_text(model, CreateOptions())[-9:]] == [
         ["architecture", "gemma3"],
         ["parameters", "268 M (268098176 in 236 tensors)"],
         ["quantization", "Q4_K_M (Q4_K 75 %, Q6_K 25 %)"],
@@ -262,15 +264,39 @@ def test_tables_and_texts():
         ["warnings", "one; two"],
     ]
     assert short_facts(model.facts) == "gemma3, 268 M parameters, Q4_K_M, context 32768"
-    assert "CORRUPT" not in "".join(model_text(model))
+    assert "CORRUPT" not in "".join(model_text(model, CreateOptions()))
     model.files[0].corrupt = True
-    assert "CORRUPT: push the same file again" in "".join(model_text(model))
+    assert "CORRUPT: push the same file again" in "".join(model_text(model, CreateOptions()))
     one = ingest(Ingest.STATE_FAILED, deployments=[deployment], failure=FAILURE)
     text = "\n".join(ingest_text(one))
     assert "target a: FAILED, tries 3, Ollama 0.34.1" in text
     assert "failure: bad [31march (TARGET_REFUSED)" in text
     assert "\x1b" not in text
     assert "no" in target_table([Target(name="targets/a", message="refused")])[1]
+
+
+def test_options_are_told_as_text():
+    assert option_lines(CreateOptions()) == []
+    options = CreateOptions(
+        renderer="qwen3-coder", parser="qwen3", requires="0.14.0", system="a\x1b[31m\nb", licenses=["MIT"] * 7
+    )
+    options.parameters.update({"stop": ["", "a"], "seed": 2.0**40, "temperature": 0.5})
+    options.messages.add(role="user", content="x" * 500)
+    lines = option_lines(options)
+    assert [line.split(maxsplit=1) for line in lines[:7]] == [
+        ["renderer", "qwen3-coder"],
+        ["parser", "qwen3"],
+        ["requires", "0.14.0"],
+        ["system", "a [31m b"],
+        ["seed", "1099511627776"],
+        ["stop", '["", "a"]'],
+        ["temperature", "0.5"],
+    ]
+    assert [line.split()[0] for line in lines[7:]] == ["license"] * 5 + ["user", "and"]
+    assert all(line.isprintable() and len(line) < 190 for line in lines)
+    told = ["created with:", *lines]
+    assert ingest_text(ingest(Ingest.STATE_READY, options=options))[-len(told) :] == told
+    assert model_text(Model(name="models/m:latest"), options)[-len(told) :] == told
 
 
 def test_every_view_shows_a_deleted_model_and_a_lost_one(capsys: pytest.CaptureFixture[str]):

@@ -195,6 +195,28 @@ def test_the_last_adapter_counts(directory: Path) -> None:
     ]
 
 
+def test_of_several_drafts_the_one_that_ollama_uses_counts(directory: Path) -> None:
+    """Ollama 0.33 was asked: it keeps both as layers, and shows and uses the last by name."""
+    used = directory / "mm.gguf"
+    for names in (["lora.gguf", "mm.gguf"], ["mm.gguf", "lora.gguf"]):
+        found = read(directory, "FROM m.gguf\n" + "".join(f"DRAFT {name}\n" for name in names))
+        assert found.drafts == [used]
+        (warning,) = found.warnings
+        assert warning.startswith("line 3: Ollama uses one DRAFT")
+        assert warning.endswith(f"{used}; {directory}/lora.gguf is left out")
+    assert not read(directory, "FROM m.gguf\nDRAFT mm.gguf\nDRAFT mm.gguf").warnings
+    with pytest.raises(LocalFileError, match="DRAFT and FROM name the same"):
+        read(directory, "DRAFT lora.gguf\nDRAFT mm.gguf\nFROM lora.gguf")
+
+
+def test_an_empty_stop_is_read_and_warned_of(directory: Path) -> None:
+    found = read(directory, 'FROM x\nPARAMETER stop ""\nPARAMETER stop a')
+    assert MessageToDict(found.options.parameters) == {"stop": ["", "a"]}
+    assert found.warnings == [
+        "line 2: an empty stop ends every answer before its first letter (Ollama 0.24.0)"
+    ]
+
+
 def test_files_of_replaced_roles_are_not_looked_for(directory: Path) -> None:
     text = "FROM /gone/sha256-1\nADAPTER /gone/sha256-2\nDRAFT /gone/sha256-3\nSYSTEM a"
     found = read(directory, text, replaced_roles={"model", "adapter", "draft"})

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 from model_ingest.v1 import errors_pb2
-from model_ingest.v1.ingest_service_pb2 import CreateIngestRequest, FileSpec
+from model_ingest.v1.ingest_service_pb2 import CreateIngestRequest, FileSpec, RetryIngestRequest
 from model_ingest.v1.resources_pb2 import CreateOptions, Deployment, File, Ingest
 
 from tests.conftest import StartService
-from tests.ollama_emulator import OllamaEmulator
+from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.rpc.catalog import deploy, done, get_model
 from tests.support.files import digest, gguf, send, upload_messages
 from tests.support.models import MODEL, model
@@ -109,6 +109,20 @@ async def test_a_draft_reaches_the_target_that_knows_it(
     assert [file.role for file in catalogued.files] == [File.ROLE_MODEL, File.ROLE_DRAFT]
     # The model's own count, not the draft's with it.
     assert catalogued.facts["parameter_count"] == catalogued.files[0].facts["parameter_count"]
+
+
+async def test_a_retry_carries_them_all(service: RunningService, emulators: Emulators) -> None:
+    new, _ = emulators
+    new.faults.add(Fault("error_line", "create", after_line=1, body="no such thing"))
+    failed = await pushed(service, CreateOptions(**WORDS), with_draft=True)  # type: ignore[arg-type]
+    assert failed.deployments[0].state == Deployment.STATE_FAILED
+    await service.ingests.RetryIngest(RetryIngestRequest(name=failed.name, targets=["new"]))
+    assert (await done(service, failed.name)).deployments[0].state == Deployment.STATE_READY
+    first, again = (call.json for call in new.calls.named("create"))
+    assert again == first
+    assert {name: again[name] for name in WORDS} == WORDS
+    assert again["draft_files"] == {"draft.gguf": digest(SMALL)}
+    assert (await shown(new))["requires"] == WORDS["requires"]
 
 
 async def test_a_later_deployment_carries_them_all(service: RunningService, emulators: Emulators) -> None:

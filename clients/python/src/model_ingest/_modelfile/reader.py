@@ -78,6 +78,8 @@ class _Reader:
         self.has_from = False
         self._directory = directory
         self._replaced = replaced_roles
+        #: Every DRAFT, of which Ollama uses one.
+        self._drafts: list[Path] = []
         self._warnings = Warnings(self.found.warnings)
         self._appliers: dict[str, Callable[[Command], None]] = {
             "model": self._model,
@@ -103,7 +105,7 @@ class _Reader:
             return
         path = local_path(self._directory, command.line, command.value)
         if exists(path, command.line):
-            self._refuse_draft_and_model_alike(path, self.found.drafts, command)
+            self._refuse_draft_and_model_alike(path, self._drafts, command)
             if path not in self.found.models:
                 self.found.models.append(path)
         else:
@@ -148,8 +150,14 @@ class _Reader:
             return
         path = self._existing(command)
         self._refuse_draft_and_model_alike(path, self.found.models, command)
-        if path not in self.found.drafts:
-            self.found.drafts.append(path)
+        self._drafts.append(path)
+        # Ollama sends all of them and uses the one whose name comes last in the alphabet.
+        used = max(self._drafts, key=str)
+        if self.found.drafts and path not in self.found.drafts:
+            left_out = path if used in self.found.drafts else self.found.drafts[0]
+            words = f"Ollama uses one DRAFT, that whose path sorts last: {printable(str(used), 200)}"
+            self._warnings.add(command.line, f"{words}; {printable(str(left_out), 200)} is left out")
+        self.found.drafts[:] = [used]
 
     def _license(self, command: Command) -> None:
         self.found.options.licenses.append(command.value)
@@ -169,6 +177,9 @@ class _Reader:
         if command.name in DEPRECATED:
             self._warnings.add(command.line, f"parameter {command.name} is deprecated; Ollama ignores it")
             return
+        if command.name == "stop" and not command.value:
+            words = "an empty stop ends every answer before its first letter (Ollama 0.24.0)"
+            self._warnings.add(command.line, words)
         try:
             set_parameter(self.found.options.parameters, command.name, command.value)
         except ValueError as error:

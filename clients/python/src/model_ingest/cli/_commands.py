@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from google.protobuf.message import Message
 
 from model_ingest._clean import printable
 from model_ingest._client import AsyncClient
-from model_ingest._errors import IngestError
+from model_ingest._errors import IngestError, NotFoundError
 from model_ingest._status import FAILED, from_ingest
 from model_ingest._updates import Accepted, Moved, OnUpdate, Update
 from model_ingest.cli import _tables
@@ -22,7 +23,7 @@ from model_ingest.cli._push_options import asked_for
 from model_ingest.cli._remove import remove
 from model_ingest.cli._verify import verify
 from model_ingest.cli._view import View, choose
-from model_ingest.v1.resources_pb2 import Ingest
+from model_ingest.v1.resources_pb2 import CreateOptions, Ingest
 
 
 @dataclass(slots=True)
@@ -109,7 +110,12 @@ async def listing(client: AsyncClient, options: argparse.Namespace, session: Ses
 async def show(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:
     """One model."""
     model = await client.get_model(options.model)
-    return _print(options, model, _tables.model_text(model))
+    created_with = CreateOptions()
+    if not options.json:
+        # The catalog does not keep the options; the ingest that brought the model does.
+        with contextlib.suppress(NotFoundError):
+            created_with = (await client.get_ingest(model.ingest)).options
+    return _print(options, model, _tables.model_text(model, created_with))
 
 
 async def cancel(client: AsyncClient, options: argparse.Namespace, session: Session) -> int:

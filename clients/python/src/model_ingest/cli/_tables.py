@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from model_ingest._clean import printable
 from model_ingest.cli._facts import fact_lines
+from model_ingest.cli._option_lines import option_lines
 from model_ingest.cli._words import (
     amount,
     deployment_state,
@@ -15,7 +16,7 @@ from model_ingest.cli._words import (
     shown_state,
     why,
 )
-from model_ingest.v1.resources_pb2 import Deployment, Ingest, Model, Target
+from model_ingest.v1.resources_pb2 import CreateOptions, Deployment, Ingest, Model, Target
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -104,11 +105,12 @@ def ingest_text(ingest: Ingest) -> list[str]:
         line += ", no bytes were needed" if file.deduplicated else ""
         lines.append(printable(line))
         lines += [f"  failure: {why(file.failure)}"] if file.HasField("failure") else []
-    return lines + [line for deployment in ingest.deployments for line in _deployment_text(deployment)]
+    lines += [line for deployment in ingest.deployments for line in _deployment_text(deployment)]
+    return lines + _options_text(ingest.options)
 
 
-def model_text(model: Model) -> list[str]:
-    """For `show`."""
+def model_text(model: Model, options: CreateOptions) -> list[str]:
+    """For `show`; `options` are those of the ingest that brought the model."""
     name = model.display_name or model.name.removeprefix("models/")
     lines = [printable(f"{name}: {amount(model.size_bytes)}, stored {moment(model.store_time)}")]
     lines.append(printable(f"ingest {model.ingest}"))
@@ -120,7 +122,13 @@ def model_text(model: Model) -> list[str]:
         lines += _deployment_text(deployment)
     lines += [printable(f"earlier {digest}") for digest in model.earlier_digests]
     facts = fact_lines(model.facts)
-    return lines + (["what its header says:", *facts] if facts else [])
+    lines += ["what its header says:", *facts] if facts else []
+    return lines + _options_text(options)
+
+
+def _options_text(options: CreateOptions) -> list[str]:
+    lines = option_lines(options)
+    return ["created with:", *lines] if lines else []
 
 
 def _deployment_text(deployment: Deployment) -> list[str]:
