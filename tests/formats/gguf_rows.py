@@ -212,6 +212,12 @@ def of(architecture: str, pairs: dict[str, bytes]) -> Gguf:
     return Gguf(pairs={**own, "general.architecture": text(architecture)})
 
 
+#: The second of its blocks has experts.
+USED = of("dots1", {"expert_count": u32(8), "expert_gating_func": u32(2)}).but(
+    tensors=(*G.tensors, Tensor("blk.1.ffn_gate_inp.weight", (32,), 0))
+)
+
+
 MODEL = (
     key_row("M1", "0", "llama.block_count", u32(0), u32(1)),
     key_row("M1", "513", "llama.block_count", u32(513), u32(512)),
@@ -237,11 +243,58 @@ MODEL = (
     key_row("M4", "used by block", "llama.expert_used_count", numbers(U32, [2, 9]), numbers(U32, [2, 8]),
             EXPERTS),
     key_row("M4", "smallthinker without experts", "smallthinker.expert_count", None, u32(8),
-            of("smallthinker", {"expert_count": u32(8), "expert_used_count": u32(2)})),
+            of("smallthinker", {"expert_count": u32(8), "expert_used_count": u32(2),
+                                "expert_gating_func": u32(2)})),
     key_row("M7", "NaN", EPSILON, number(F32, float("nan")), number(F32, 1e-5)),
     key_row("M7", "negative", EPSILON, number(F32, -1.0), number(F32, 0.0)),
     *(key_row("M7", name, f"{name}.ssm.inner_size", u32(256), u32(512), of(name, {}))
       for name in ("jamba", "granitehybrid", "mamba2")),
+    key_row("M7", "ssm rank", "mamba2.ssm.time_step_rank", u32(3), u32(4),
+            of("mamba2", {"ssm.inner_size": u32(512)})),
+    key_row("M7", "ssm groups", "falcon-h1.ssm.group_count", u32(3), u32(4),
+            of("falcon-h1", {"ssm.inner_size": u32(512)})),
+    key_row("M7", "plamo2 has no groups", "plamo2.ssm.group_count", u32(1), u32(0), of("plamo2", {})),
+    key_row("M7", "deepseek2-ocr", "deepseek2-ocr.rope.freq_base", number(F32, 9999), number(F32, 10_000),
+            of("deepseek2-ocr", {})),
+    key_row("M7", "token shifts", "rwkv7.token_shift_count", u32(3), u32(2), of("rwkv7", {})),
+    key_row("M7", "head size that does not divide", "rwkv7.wkv.head_size", u32(7), u32(64), of("rwkv7", {})),
+    key_row("M7", "rwkv6 heads", "rwkv6.attention.head_count_kv", u32(3), u32(4),
+            of("rwkv6", {"wkv.head_size": u32(64)})),
+    key_row("M7", "step 0", "ernie4_5-moe.interleave_moe_layer_step", u32(0), u32(1), of("ernie4_5-moe", {})),
+    key_row("M7", "no window", "afmoe.attention.sliding_window", None, u32(64), of("afmoe", {})),
+    key_row("M7", "window 0", "afmoe.attention.sliding_window", u32(0), u32(64), of("afmoe", {})),
+    key_row("M7", "every block", "gemma3.attention.sliding_window_pattern", u32(1), u32(6),
+            of("gemma3", {"attention.sliding_window": u32(64)})),
+    key_row("M7", "no block", "gemma2.attention.sliding_window_pattern", numbers(BOOL, [0, 0]),
+            numbers(BOOL, [0, 1]), of("gemma2", {})),
+    key_row("M4", "gating function 5", "glm4moe.expert_gating_func", u32(5), u32(4),
+            of("glm4moe", {"expert_count": u32(8), "expert_used_count": u32(2)})),
+    key_row("M4", "gating function 0", "dots1.expert_gating_func", u32(0), u32(2),
+            of("dots1", {"expert_count": u32(8), "expert_used_count": u32(2)})),
+    key_row("M4", "no gating function", "dots1.expert_gating_func", None, u32(2),
+            of("dots1", {"expert_count": u32(8), "expert_used_count": u32(2)})),
+    Row("M4", "a block uses none", "dots1.expert_used_count", USED.but({"dots1.expert_used_count":
+        numbers(U32, [2, 0])}), USED.but({"dots1.expert_used_count": numbers(U32, [0, 2])})),
+    key_row("M8", "no elements", "llama.attention.head_count_kv", numbers(U32, []), numbers(U32, [8] * 1024)),
+    key_row("M8", "1025 elements", "llama.attention.head_count", numbers(U32, [8] * 1025),
+            numbers(U32, [8] * 1024)),
+    key_row("M4", "the first block uses none", "afmoe.expert_used_count", numbers(U32, [0, 2]),
+            numbers(U32, [2, 0]), of("afmoe", {"attention.sliding_window": u32(64), "expert_count": u32(8)})),
+    key_row("M9", "minicpm3's odd rope", "minicpm3.rope.dimension_count", u32(7), u32(8), of("minicpm3", {})),
+    key_row("M9", "sections", "qwen3vl.rope.dimension_sections", numbers(I32, [16, 16, 8, 0]),
+            numbers(I32, [16, 8, 8, 0]), of("qwen3vl", {})),
+    key_row("M9", "no block without heads", "lfm2.attention.head_count_kv", u32(4), numbers(U32, [0, 4]),
+            of("lfm2", {"attention.head_count": numbers(U32, [0, 8])})),
+    key_row("M9", "heads that share",  "llama.attention.head_count_kv", u32(3), u32(4)),
+    key_row("M9", "heads that share none", "olmoe.attention.head_count_kv", u32(4), u32(8), of("olmoe", {})),
+    key_row("M9", "keys and values", "llama.attention.value_length", u32(64), u32(32)),
+    key_row("M9", "keys alone", "llama.attention.key_length", u32(64), u32(32)),
+    Row("M9", "as wide as the embedding", "mpt.attention.key_length",
+        of("mpt", {"attention.key_length": u32(64), "attention.value_length": u32(64)}),
+        of("mpt", {"attention.key_length": u32(32), "attention.value_length": u32(32)})),
+    key_row("M9", "rope of a whole head", "qwen3.rope.dimension_count", u32(16), u32(32), of("qwen3", {})),
+    key_row("M9", "rope beyond a head", "phi3.rope.dimension_count", u32(34), u32(16), of("phi3", {})),
+    key_row("M9", "odd rope", "phi3.rope.dimension_count", u32(7), u32(8), of("phi3", {})),
     key_row("M7", "head size 0", "rwkv6qwen2.wkv.head_size", u32(0), u32(64), of("rwkv6qwen2", {})),
     key_row("M8", "text", "llama.attention.head_count_kv", texts(["8", "8"]), numbers(U32, [8, 8])),
     key_row("M8", "floats", "llama.feed_forward_length", numbers(F32, [8, 8]), numbers(I32, [8, 8])),

@@ -33,7 +33,7 @@ def read_array(source: Source, key: str, metadata: Metadata, limits: GgufLimits)
     if element_type == STRING:
         yield from _read_strings(source, count, key, metadata, limits)
     elif element_type == BOOL:
-        yield from _read_bools(source, count, key, metadata)
+        head = yield from _read_bools(source, count, key, metadata)
     else:
         if keeps_array(key):
             # Whole elements: the constant is a multiple of every size.
@@ -42,8 +42,11 @@ def read_array(source: Source, key: str, metadata: Metadata, limits: GgufLimits)
     return ArrayValue(element_type, count, head)
 
 
-def _read_bools(source: Source, count: int, key: str, metadata: Metadata) -> Steps[None]:
+def _read_bools(source: Source, count: int, key: str, metadata: Metadata) -> Steps[bytes]:
+    """The first of them, where they are kept."""
     told = False
+    head = bytearray()
+    kept = min(count, ARRAY_HEAD_BYTES) if keeps_array(key) else 0
     while count:
         if not source.available:
             yield 1
@@ -51,8 +54,10 @@ def _read_bools(source: Source, count: int, key: str, metadata: Metadata) -> Ste
         if not told and window.translate(None, _BITS):
             metadata.warnings.append(f"{key} has bools beyond 1, which programs read as true")
             told = True
+        head += window[: kept - len(head)]
         source.consume(len(window))
         count -= len(window)
+    return bytes(head)
 
 
 def _read_strings(

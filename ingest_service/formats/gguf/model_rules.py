@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ingest_service.formats.gguf.expert_rules import check_experts
 from ingest_service.formats.gguf.limits import GgufLimits
+from ingest_service.formats.gguf.number_types import DIVISOR_OF_OLLAMA, is_u32
 from ingest_service.formats.gguf.types import F32, I32, STRING, U32
 from ingest_service.formats.gguf.values import Metadata
 from ingest_service.formats.policies import POLICIES
@@ -12,11 +14,6 @@ _MAX_LENGTH = 2**31 - 1
 _WITHOUT_HEADS = ("mamba", "rwkv", "arwkv", "wavtokenizer")
 #: llama.cpp divides by their number of heads; it refuses others' 0 in words.
 _DIVIDE_BY_HEADS = frozenset({"gemma2"})
-#: Ollama before 0.3.3 divides by it, and reads any other type, and nothing, as 0.
-_DEADLY_TYPE = ".block_count"
-#: llama.cpp aborts of these without experts.
-_NEED_EXPERTS = frozenset({"smallthinker", "bailingmoe2", "grovemoe", "llada-moe"})
-_ONE_EXPERT_IS_NONE = frozenset({"hunyuan-dense", "hunyuan_vl", "hunyuan-vl"})
 _ROPE_SCALINGS = frozenset({"none", "linear", "yarn", "longrope"})
 
 
@@ -32,7 +29,7 @@ def check_hyperparameters(metadata: Metadata, limits: GgufLimits) -> None:
         message = f"{key} is {metadata.integer(key)}, more than there are blocks: llama.cpp would abort."
         metadata.faults.add("M1", metadata.offset(key), key, message)
     _check_heads(metadata, prefix)
-    _check_experts(metadata, prefix, limits)
+    check_experts(metadata, prefix, limits)
     key = prefix + "rope.scaling.type"
     if metadata.text(key) == "" and metadata.architecture == "deepseek2":
         metadata.warnings.append(f"{key} is empty, as Ollama's converter writes it: llama.cpp aborts of that")
@@ -41,26 +38,13 @@ def check_hyperparameters(metadata: Metadata, limits: GgufLimits) -> None:
         metadata.faults.add("M6", metadata.offset(key), key, message)
 
 
-def _is_u32(metadata: Metadata, key: str) -> bool:
-    """M2: a number that is there has the type that llama.cpp asks for; Ollama reads another type as 0."""
-    value = metadata.values.get(key)
-    if value is not None and value.type != U32:
-        message = f"{key} is a u32, not {value.type_name}."
-        if key.endswith(_DEADLY_TYPE):
-            metadata.faults.add("M2", value.offset, key, message)
-        else:
-            metadata.faults.add_policy("M2", value.offset, key, message)
-        return False
-    return True
-
-
 def _check_range(metadata: Metadata, key: str, rule: str, most: int, *, least: int = 1) -> None:
-    if not _is_u32(metadata, key):
+    if not is_u32(metadata, key):
         return
     number = metadata.integer(key)
     if number is None:
         message = f"The model does not say its {key}."
-        if key.endswith(_DEADLY_TYPE):
+        if key.endswith(DIVISOR_OF_OLLAMA):
             metadata.add_missing("M2", key, message)
         else:
             metadata.add_missing_policy("M2", key, message)
@@ -94,59 +78,10 @@ def _check_heads(metadata: Metadata, prefix: str) -> None:
         elif array.element_type in (U32, I32) and not any(number > 0 for number in array.numbers()):
             message = f"{value.type_name}: not all blocks may be without attention heads."
             metadata.faults.add_policy("M3", value.offset, key, message)
-    elif _is_u32(metadata, key) and not metadata.integer(key) and not none_needed:
+    elif is_u32(metadata, key) and not metadata.integer(key) and not none_needed:
         if is_deadly:
             message = "llama.cpp divides by the number of attention heads, which is 0."
             metadata.faults.add("M3", value.offset, key, message)
         else:
             message = "llama.cpp does not load a model without attention heads."
             metadata.faults.add_policy("M3", value.offset, key, message)
-
-
-def _check_experts(metadata: Metadata, prefix: str, limits: GgufLimits) -> None:
-    name, key = prefix + "expert_count", prefix + "expert_used_count"
-    used_array = metadata.array(key)
-    if not all([_is_u32(metadata, name), used_array is not None or _is_u32(metadata, key)]):
-        return
-    if not (metadata.is_complete or name in metadata.values):
-        return
-    experts = metadata.integer(name) or 0
-    if metadata.architecture in _ONE_EXPERT_IS_NONE and experts <= 1:
-        return
-    used = metadata.integer(key) or 0
-    if used_array is not None:
-        # One number for each block: the newest llama.cpp takes that, older ones refuse it in words.
-        used = max((int(number) for number in used_array.numbers()), default=0)
-    if experts > limits.max_experts:
-        message = f"{experts} experts; at most {limits.max_experts}."
-        metadata.faults.add("M4", metadata.offset(name), name, message)
-    elif not experts and metadata.architecture in _NEED_EXPERTS:
-        message = "llama.cpp aborts if a model of this architecture has no experts."
-        if name in metadata.values:
-            metadata.faults.add("M4", metadata.offset(name), name, message)
-        else:
-            metadata.add_missing("M4", name, message)
-    elif used > experts or (experts and not used):
-        message = f"{used} of {experts} experts used: llama.cpp would abort."
-        if key in metadata.values:
-            metadata.faults.add("M4", metadata.offset(key), key, message)
-        else:
-            metadata.add_missing("M4", key, message)
-    else:
-        _check_expert_groups(metadata, prefix, experts)
-
-
-def _check_expert_groups(metadata: Metadata, prefix: str, experts: int) -> None:
-    key, used_key = prefix + "expert_group_count", prefix + "expert_group_used_count"
-    groups, used = metadata.integer(key) or 0, metadata.integer(used_key) or 0
-    if groups and (groups >= experts or experts % groups):
-        message = (
-            f"{groups} groups of {experts} experts: llama.cpp aborts unless they are fewer and divide them."
-        )
-        metadata.faults.add("M4", metadata.offset(key), key, message)
-    elif groups > 1 and not 0 < used < groups:
-        message = f"{used} of {groups} groups of experts used: llama.cpp would abort."
-        if used_key in metadata.values:
-            metadata.faults.add("M4", metadata.offset(used_key), used_key, message)
-        else:
-            metadata.add_missing("M4", used_key, message)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ingest_service.formats.faults import refuse
+from ingest_service.formats.gguf.expert_rules import check_used_experts
 from ingest_service.formats.gguf.facts import GgufFacts, facts_of
 from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.pairs import read_pairs
@@ -55,6 +56,8 @@ def _read(source: Source, limits: GgufLimits) -> Steps[GgufHeader]:
     tensors = yield from read_tensors(source, tensor_count, alignment)
     extent = check_extent(source, tensors, alignment, limits)
     check_data_offset(metadata, tensors, extent)
+    if metadata.is_model:
+        check_used_experts(metadata, tensors.names)
     return GgufHeader(version, extent, facts_of(metadata, tensors))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ingest_service.formats.gguf.architecture_rules import check_architecture_numbers
+from ingest_service.formats.gguf.attention_rules import check_attention
 from ingest_service.formats.gguf.content import check_templates
 from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.model_rules import check_hyperparameters
@@ -37,6 +38,7 @@ def check_pairs(metadata: Metadata, limits: GgufLimits) -> int | None:
         if has_architecture:
             check_hyperparameters(metadata, limits)
             check_architecture_numbers(metadata)
+            check_attention(metadata)
         check_vocabulary(metadata, limits)
     return alignment
 

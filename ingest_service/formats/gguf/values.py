@@ -21,7 +21,13 @@ _KEPT_TEXTS = frozenset(
 )
 _KEPT_SUFFIXES = (".rope.scaling.type",)
 _KEPT_ARRAYS = ("tokenizer.ggml.precompiled_charsmap",)
-_KEPT_ARRAY_SUFFIXES = (".head_count", ".head_count_kv", ".expert_used_count")
+_KEPT_ARRAY_SUFFIXES = (
+    ".head_count",
+    ".head_count_kv",
+    ".expert_used_count",
+    ".sliding_window_pattern",
+    ".rope.dimension_sections",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import pytest
 
 from ingest_service.formats.policies import POLICIES
 from tests.formats.build import Gguf, text
-from tests.formats.differential import bases, cases, llama, projectors, splits
+from tests.formats.differential import bases, cases, heads, llama, projectors, splits
 from tests.formats.differential.cases import Case
 from tests.formats.differential.oracle import Oracle, Verdict
 from tests.formats.differential.ours import judge, judge_split
@@ -103,6 +103,15 @@ def run_models(oracle: Oracle, folder: Path, count: int, architectures: list[str
     return tally
 
 
+def run_heads(oracle: Oracle, folder: Path, architectures: list[str]) -> Tally:
+    tally, path = Tally("heads"), folder / "model.gguf"
+    for base in bases.models(oracle, folder, architectures):
+        for case in heads.cases(oracle, folder, base):
+            write(case, path)
+            judge_both(tally, case, path, oracle.ask("model", str(path)))
+    return tally
+
+
 def run_projectors(oracle: Oracle, folder: Path, count: int) -> Tally:
     tally, path, words = Tally("projector"), folder / "projector.gguf", str(folder / "text.gguf")
     base = bases.model(oracle, "llama", folder)
@@ -174,6 +183,12 @@ def test_many_headers(oracle: Oracle, folder: Path, capsys: pytest.CaptureFixtur
 def test_many_models(oracle: Oracle, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     count = numbers_of(_MANY, "model")
     told(run_models(oracle, folder, count, bases.all_architectures()), capsys)
+
+
+@pytest.mark.extended
+@pytest.mark.timeout(900)
+def test_heads_that_do_not_fit(oracle: Oracle, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(run_heads(oracle, folder, bases.all_architectures()), capsys)
 
 
 @pytest.mark.extended
