@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
+from grpc import aio
 
 from ingest_service.rpc.interceptors.wrapping import WrappingInterceptor
 from ingest_service.rpc.status import CODES, to_status
@@ -46,6 +47,9 @@ def _wrap(handler: Handler, method: str) -> Handler:
         PEER.set(peer_address(context.peer()))
         try:
             return await inner(check(request), context)
+        except aio.AbortError:
+            # The handler has ended the call itself: a second end would be an error of its own.
+            raise
         except Exception as error:  # noqa: BLE001 (mapped or logged)
             refusal = _refusal(error, method)
         try:
@@ -59,6 +63,9 @@ def _wrap(handler: Handler, method: str) -> Handler:
             async for response in inner(check(request), context):
                 yield response
             return
+        except aio.AbortError:
+            # The handler has ended the call itself: a second end would be an error of its own.
+            raise
         except Exception as error:  # noqa: BLE001 (mapped or logged)
             refusal = _refusal(error, method)
         try:
