@@ -41,7 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("serve", "run the service until SIGTERM"),
         ("migrate", "bring the database's schema up to date"),
-        ("check", "print the settings in force, if they can be read"),
+        (
+            "check",
+            "print the settings in force, and warn of targets that cannot be used",
+        ),
         ("sweep", "expire old uploads and remove unreferenced bytes, once, beside a running service"),
         ("rebuild", "the database is lost: list the stored blobs as models again, while no service runs"),
     ):
@@ -184,6 +187,13 @@ def main() -> int:
         else:
             lines = (f"{PREFIX}{name.upper()}={value}\n" for name, value in settings.public().items())
             sys.stdout.writelines(lines)
+            sys.stdout.flush()
+            from ingest_service.forwarding import Target
+            from ingest_service.forwarding.checking import unusable_targets
+
+            targets = [Target(t.name, t.url, t.headers, t.models_dir, t.ca) for t in settings.targets]
+            for status in asyncio.run(unusable_targets(targets)):
+                sys.stderr.write(f"warning: target {status.name}: {status.words}\n")
     except StoreInUse as error:
         sys.stderr.write(f"error: {error}\n")
         return _BUSY

@@ -259,12 +259,12 @@ class DeploymentQueries:
         )
         await self._statements.run(statement)
 
-    async def end_waits(self, target: str) -> int:
-        """The target answers again: what waits for its next try there is due now. Answers how many."""
+    async def end_waits(self, targets: Collection[str]) -> int:
+        """What waits for its next try on these targets is due now. Answers how many."""
         statement = (
             update(deployments)
             .where(
-                deployments.c.target == target,
+                deployments.c.target.in_(list(targets)),
                 deployments.c.state == str(DeploymentState.PENDING),
                 deployments.c.next_attempt_at.is_not(None),
             )

@@ -22,6 +22,7 @@ from ingest_service.database.connect import READING, WRITING, create_engine
 from ingest_service.database.notify import announce
 from ingest_service.database.transaction import Statements, Transaction
 from ingest_service.database.unusable import LEAST_ROOM_BYTES, room_bytes
+from ingest_service.telemetry.descriptors import SHORTAGE
 from ingest_service.telemetry.outage import OutageLog
 from ingest_service.vocabulary.errors import DatabaseDamaged, DatabaseDown, DatabaseFull
 
@@ -124,6 +125,7 @@ class Database:
                     continue
                 translated = _translate(error)
                 if isinstance(translated, DatabaseDown):
+                    SHORTAGE.note(error)
                     self._outage.failed(kind, _told(error, translated))
                 raise translated from error
             self._outage.worked(kind)

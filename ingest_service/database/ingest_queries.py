@@ -141,6 +141,9 @@ class IngestQueries:
                 self._statements.touched.add(before.id)
         for old, new in zip(before.deployments, after.deployments, strict=True):
             await self._deployments.save(old, new)
+            if old.next_attempt_at is not None and new.next_attempt_at is None:
+                # Due now, perhaps without an event: workers are to hear it.
+                self._statements.touched.add(before.id)
         values = changed(ingest_values(before), ingest_values(replace(after, updated_at=now)))
         if before.state not in INGEST_STORED and after.state in INGEST_STORED:
             # Once: an ingest that failed on its targets and is tried again was stored long ago.

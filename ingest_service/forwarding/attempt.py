@@ -27,6 +27,10 @@ from ingest_service.vocabulary.records import Failure
 from ingest_service.vocabulary.states import DeploymentState
 
 _log = logging.getLogger(__name__)
+_LET_GO = (
+    "Cancelled while the target was creating the model. It did not end in time, so the service no longer"
+    " waits for it: the target may still finish it, and the model may appear there."
+)
 
 
 class Attempt:
@@ -57,6 +61,10 @@ class Attempt:
         self._turn = TargetTurn(database, lease.target, owner, settings.lease_seconds)
         client = OllamaClient(target)
         push = BlobPush(client, store, vetting, self._moves, target, beside=beside)
+        #: When the cancel of a create that runs was first seen; None: no cancel.
+        self._cancel_seen_seconds: float | None = None
+        self._news, self._news_seconds = 0, 0.0
+        self._is_let_go = False
         self._driver = Driver(
             client, push, self._moves, self._turn, breaker, create_seconds=settings.create_seconds
         )
@@ -100,8 +108,7 @@ class Attempt:
                 cancel = await self._renewed(progress)
                 if cancel is None:
                     return False
-                # A create that runs is left to answer (design.md section 2); all before it is torn off.
-                if cancel and (await self._moves.read())[1].state is not DeploymentState.CREATING:
+                if cancel and await self._must_end_now():
                     return True
             except IngestError:
                 continue
@@ -109,6 +116,26 @@ class Attempt:
                 written = progress
                 self._hub.wake(self._lease.ingest_id)
             waited = 0.0
+
+    async def _must_end_now(self) -> bool:
+        """After a cancel: all before a create is torn off at once.
+
+        A create that runs is left to answer for a while, since breaking it off does not undo it and makes
+        some versions of Ollama hang. Without anything new, or after too long in all, it is let go.
+        """
+        if (await self._moves.read())[1].state is not DeploymentState.CREATING:
+            return True
+        now = asyncio.get_running_loop().time()
+        if self._cancel_seen_seconds is None:
+            self._cancel_seen_seconds = now
+            self._news, self._news_seconds = self._driver.news, now
+        if self._driver.news != self._news:
+            self._news, self._news_seconds = self._driver.news, now
+        self._is_let_go = (
+            now - self._news_seconds >= self._settings.cancel_silence_seconds
+            or now - self._cancel_seen_seconds >= self._settings.cancel_total_seconds
+        )
+        return self._is_let_go
 
     async def _renewed(self, progress: tuple[int, int] | None) -> bool | None:
         async def work(tx: Transaction) -> tuple[bool, bool | None]:
@@ -135,7 +162,13 @@ class Attempt:
             elif driving.cancelled() and is_cancel_due:
                 raise CancelDue
         except CancelDue:
-            await self._moves.move(DeploymentState.CANCELLED, next_attempt_at=None)
+            if self._is_let_go:
+                target = {"target": self._lease.target}
+                failure = Failure(Reason.TARGET_UNREACHABLE, _LET_GO, target)
+                _log.warning("a create was let go after a cancel", extra=target)
+                await self._moves.move(DeploymentState.CANCELLED, failure=failure, next_attempt_at=None)
+            else:
+                await self._moves.move(DeploymentState.CANCELLED, next_attempt_at=None)
         except SupersededByNewer:
             await self._moves.move(DeploymentState.SUPERSEDED, next_attempt_at=None)
 

@@ -56,6 +56,15 @@ class Driver:
         self._breaker = breaker
         self._create_seconds = create_seconds
         self._creating: tuple[int, int] | None = None
+        self._last_status = ""
+        self.news = 0
+
+    def _heard(self, line: CreateLine) -> None:
+        """Counts what is new in a create's answer: `news` is read by whoever waits for it after a cancel."""
+        step = (line.completed_bytes, line.total_bytes)
+        if line.status != self._last_status or step != self._creating:
+            self.news += 1
+        self._last_status, self._creating = line.status, step
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -64,7 +73,7 @@ class Driver:
 
     async def run(self) -> None:
         """Takes the deployment as far as it goes."""
-        if self._breaker.rests:
+        if self._breaker.rests and not await self._moves.is_retried():
             raise Resting(f"The target did not answer a moment ago: {self._breaker.words}")
         async with self._client:
             await self._run()
@@ -128,7 +137,7 @@ class Driver:
 
         def on_line(line: CreateLine) -> None:
             nonlocal layer_digest
-            self._creating = (line.completed_bytes, line.total_bytes)
+            self._heard(line)
             layer_digest = layer_digest or _layer(line.status)
             words.put(line.status)
 

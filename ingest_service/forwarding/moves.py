@@ -41,6 +41,14 @@ class DeploymentMoves:
         ingest = await self._database.read(lambda tx: tx.ingests.get(self._lease.ingest_id))
         return self._ours(ingest)
 
+    async def is_retried(self) -> bool:
+        """Somebody asked for this very attempt: it is the first since RetryIngest, but not the first of all.
+
+        RetryIngest counts the attempts anew, never the fencing number, which each claim raises.
+        """
+        _, deployment = await self.read()
+        return deployment.attempts == 1 and deployment.fencing > 1
+
     async def move(self, state: DeploymentState, **values: Any) -> Deployment:
         """Moves our deployment. Raises CancelDue or SupersededByNewer instead of a move to a further step of
         one that was cancelled, or that a newer ingest of the name has made void."""

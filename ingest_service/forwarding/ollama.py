@@ -39,6 +39,8 @@ from ingest_service.forwarding.target import (
 )
 from ingest_service.forwarding.transport import BUDGET, Transport
 from ingest_service.storage import BlobReader
+from ingest_service.telemetry import descriptors
+from ingest_service.telemetry.descriptors import SHORTAGE
 from ingest_service.vocabulary.errors import BlobCorrupt
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.text import clean
@@ -103,6 +105,8 @@ class OllamaClient:
                 ),
             )
         except (httpx.InvalidURL, ValueError, OSError) as error:
+            if SHORTAGE.note(error):
+                raise Unreachable(descriptors.WORDS) from error
             _log.error("a target cannot be used", extra={"target": target.name, "detail": str(error)})
             raise Refused(_BAD_URL) from error
         return self
@@ -383,6 +387,8 @@ def _trust(target: Target) -> ssl.SSLContext:
 
 def _words_of(error: Exception) -> str:
     """What failed, in our words."""
+    if SHORTAGE.note(error):
+        return descriptors.WORDS
     if isinstance(error, httpx.ConnectError) and "SSL" in str(error):
         return "The target's certificate is not trusted, or it does not speak TLS."
     cause: BaseException | None = error

@@ -59,4 +59,4 @@ class Probes:
 
 
 async def _end_waits(tx: Transaction, target: str) -> int:
-    return await tx.deployments.end_waits(target)
+    return await tx.deployments.end_waits([target])

@@ -14,6 +14,10 @@ class ForwardingSettings:
     lease_seconds: float = 15.0
     #: One create may take this long, or as long as a model of its size needs at 2 MB/s.
     create_seconds: float = 7200.0
+    #: After a cancel, a create that runs may go on for so long without a new status...
+    cancel_silence_seconds: float = 60.0
+    #: ...and for so long in all; then it is let go.
+    cancel_total_seconds: float = 600.0
     #: Deployments driven at once, one per target.
     max_concurrent: int = 64
     poll_seconds: float = 2.0

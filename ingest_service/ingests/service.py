@@ -146,8 +146,8 @@ class Ingests:
         return ingest
 
     async def retry(self, ingest_id: str, targets: Sequence[str] = ()) -> Ingest:
-        """What failed on targets (none given: on any) begins anew; an ingest of which nothing did is answered
-        as it is.
+        """What failed, or waits for its next try, on targets (none given: on any) is tried now; an ingest of
+        which nothing does is answered as it is.
 
         Raises IngestNotFound, BytesMissing, TargetUnknown.
         """
@@ -165,7 +165,7 @@ class Ingests:
                 return before
             change = Change(before, self._clock())
             change.retry(targets, await tx.ingests.targets_of_newer(before))
-            if not change.events:
+            if change.after == before and not change.events:
                 return before
             return await tx.ingests.save(before, change.after, change.events, change.now)
 

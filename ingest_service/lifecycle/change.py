@@ -144,9 +144,22 @@ class Change:
             self.deployment(deployment_id, DeploymentState.LOST, failure=failure)
 
     def retry(self, targets: Collection[str], newer_on: Collection[str]) -> None:
-        """What failed on these targets (none: on all) begins anew; never where a newer ingest went."""
+        """What failed, or waits for its next try, on these targets (none: on all) begins anew, due now; never
+        where a newer ingest went."""
         for deployment in self.after.deployments:
-            if deployment.state not in DEPLOYMENT_FAILED or (targets and deployment.target not in targets):
+            waits = (
+                deployment.state is DeploymentState.PENDING
+                and deployment.next_attempt_at is not None
+                and not deployment.cancel_requested
+            )
+            is_named = not targets or deployment.target in targets
+            if not is_named or not (waits or deployment.state in DEPLOYMENT_FAILED):
+                continue
+            if waits and deployment.target not in newer_on:
+                # It is tried now, for as long as one that had failed.
+                self._put_deployment(
+                    deployment.id, deployment.state, next_attempt_at=None, retry_until=None, attempts=0
+                )
                 continue
             state = DeploymentState.SUPERSEDED if deployment.target in newer_on else DeploymentState.PENDING
             self._put_deployment(

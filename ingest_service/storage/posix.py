@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ingest_service.storage.buffer import Buffer
+from ingest_service.telemetry.descriptors import SHORTAGE
 from ingest_service.vocabulary.errors import BackendDown, IngestError, StorageFailed, StorageFull, StoreDown
 
 _log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def storage_error(error: OSError, *, is_write: bool = False) -> IngestError:
     if number in _NO_ROOM:
         return StorageFull("The store has no room for more bytes.")
     if number in NOT_NOW:
+        SHORTAGE.note(error)
         return BackendDown("The service cannot open more files right now; ask again.")
     if number in _REFUSALS:
         return StoreDown(

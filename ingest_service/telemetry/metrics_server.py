@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, MetricsHandler
 
+from ingest_service.telemetry.descriptors import SHORTAGE
+
 _log = logging.getLogger(__name__)
 #: Beyond these the oldest is cut, so that one that says nothing keeps nobody out.
 _MAX_CONNECTIONS = 8
@@ -66,6 +68,7 @@ class _Server(ThreadingMixIn, TCPServer):
         try:
             return super().get_request()
         except OSError as error:
+            SHORTAGE.note(error)
             if error.errno in _SHORT:
                 # The connection stays in the queue: without a pause it would be asked for again and again.
                 self._pause.wait(_POLL_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -148,3 +149,27 @@ async def test_the_other_target_keeps_what_it_has(world: World, emulator: Ollama
         assert ingest.state is IngestState.CANCELLED
         assert [d.state for d in ingest.deployments] == [DeploymentState.CANCELLED, DeploymentState.READY]
         await world.close()
+
+
+@pytest.mark.parametrize("talks", [False, True])
+async def test_a_create_that_does_not_end_is_let_go(
+    both_worlds: World, emulator: OllamaEmulator, talks: bool
+) -> None:
+    """Breaks when: a cancel has no effect for as long as a create may take."""
+    world = both_worlds
+    stall = emulator.faults.add(Fault("stall", "create", after_line="parsing"))
+    ingest_id = await world.stored(gguf())
+    bounds: dict[str, Any] = {
+        "cancel_silence_seconds": 600.0 if talks else 0.3,
+        "cancel_total_seconds": 0.3 if talks else 600.0,
+    }
+    world.worker(lease_seconds=0.6, **bounds)
+    await stall.wait_stalled()
+    assert (await world.ingests.cancel(ingest_id)).state is IngestState.CANCELLING
+    ingest = await world.done(ingest_id)
+    assert ingest.state is IngestState.CANCELLED
+    (deployment,) = ingest.deployments
+    assert deployment.state is DeploymentState.CANCELLED
+    assert deployment.failure is not None
+    assert "may still finish it" in deployment.failure.message
+    assert len(emulator.calls.named("create")) == 1

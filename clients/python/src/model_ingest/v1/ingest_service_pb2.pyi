@@ -547,7 +547,7 @@ class RetryIngestRequest(_message.Message):
     """`ingests/{id}`."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these targets; empty means all that failed."""
+        """Only these targets; empty means all that failed or wait for their next try."""
 
     def __init__(
         self,

@@ -191,7 +191,8 @@ class IngestServiceServicer:
     def CancelIngest(self, request, context):
         """Stops an ingest. What a target is already creating cannot be stopped: the ingest stays
         CANCELLING until that has answered, and a model that exists by then is reported, not
-        removed. Idempotent; a done ingest is answered as it is.
+        removed. After 60 s without news, or 600 s in all, it is CANCELLED without the answer; the
+        deployment's failure says that the target may still finish the model. Idempotent; a done ingest is answered as it is.
 
         Errors: NOT_FOUND with INGEST_NOT_FOUND.
         """

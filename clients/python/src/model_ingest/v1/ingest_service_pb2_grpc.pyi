@@ -117,7 +117,8 @@ class IngestServiceStub:
     CancelIngest: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.CancelIngestRequest, _resources_pb2.Ingest]
     """Stops an ingest. What a target is already creating cannot be stopped: the ingest stays
     CANCELLING until that has answered, and a model that exists by then is reported, not
-    removed. Idempotent; a done ingest is answered as it is.
+    removed. After 60 s without news, or 600 s in all, it is CANCELLED without the answer; the
+    deployment's failure says that the target may still finish the model. Idempotent; a done ingest is answered as it is.
 
     Errors: NOT_FOUND with INGEST_NOT_FOUND.
     """
@@ -221,7 +222,8 @@ class IngestServiceAsyncStub(IngestServiceStub):
     CancelIngest: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.CancelIngestRequest, _resources_pb2.Ingest]  # type: ignore[assignment]
     """Stops an ingest. What a target is already creating cannot be stopped: the ingest stays
     CANCELLING until that has answered, and a model that exists by then is reported, not
-    removed. Idempotent; a done ingest is answered as it is.
+    removed. After 60 s without news, or 600 s in all, it is CANCELLED without the answer; the
+    deployment's failure says that the target may still finish the model. Idempotent; a done ingest is answered as it is.
 
     Errors: NOT_FOUND with INGEST_NOT_FOUND.
     """
@@ -358,7 +360,8 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_resources_pb2.Ingest, _abc.Awaitable[_resources_pb2.Ingest]]:
         """Stops an ingest. What a target is already creating cannot be stopped: the ingest stays
         CANCELLING until that has answered, and a model that exists by then is reported, not
-        removed. Idempotent; a done ingest is answered as it is.
+        removed. After 60 s without news, or 600 s in all, it is CANCELLED without the answer; the
+        deployment's failure says that the target may still finish the model. Idempotent; a done ingest is answered as it is.
 
         Errors: NOT_FOUND with INGEST_NOT_FOUND.
         """
