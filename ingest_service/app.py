@@ -131,7 +131,9 @@ class Service:
         target_names = [target.name for target in settings.targets]
         format_limits = _format_limits(settings)
         self.vetting = Vetting(self.database, self.store, self.executor, format_limits)
-        self.quarantine = LocalQuarantine(settings.data_dir, self.store, self.executor, self.store_guard)
+        self.quarantine = LocalQuarantine(
+            settings.data_dir, self.store, self.executor, self.store_guard, self.looker
+        )
         self.taking_back = TakingBack(
             self.database, self.store, self.quarantine, self.executor, format_limits, clock=now
         )

@@ -43,17 +43,24 @@ class LocalQuarantine:
     """Lists, reads, takes back and removes what is in `quarantine/`."""
 
     def __init__(
-        self, data_directory: Path, store: LocalBlobStore, executor: FileExecutor, guard: StoreGuard
+        self,
+        data_directory: Path,
+        store: LocalBlobStore,
+        executor: FileExecutor,
+        guard: StoreGuard,
+        looker: FileExecutor | None = None,
     ) -> None:
         self._directory = data_directory / "quarantine"
         self._blobs = data_directory / "blobs"
         self._store = store
         self._executor = executor
+        # Who asks whether there is a copy must not wait for threads that a disk holds up.
+        self._looker = looker or executor
         self._guard = guard
 
     async def copies(self) -> list[QuarantinedCopy]:
         """Every regular file there that has a blob's name, by name. Raises StorageFailed, StoreDown."""
-        return await self._run(self._copies)
+        return await self._run(self._copies, self._looker)
 
     @contextlib.asynccontextmanager
     async def open(self, copy: QuarantinedCopy) -> AsyncIterator[BlobReader]:
@@ -137,13 +144,13 @@ class LocalQuarantine:
         except FileNotFoundError:
             return False
 
-    async def _run(self, call: Callable[[], _T]) -> _T:
+    async def _run(self, call: Callable[[], _T], executor: FileExecutor | None = None) -> _T:
         def guarded() -> _T:
             self._guard.check()
             return call()
 
         try:
-            return await self._executor.run(guarded)
+            return await (executor or self._executor).run(guarded)
         except OSError as error:
             posix.log_failure("a file call in quarantine failed", error)
             raise posix.storage_error(error) from error
