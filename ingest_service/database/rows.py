@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping as Row
 
+from ingest_service.vocabulary.errors import Violation
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Blob, Deployment, Event, Failure, File, Ingest, failure_to_json
 from ingest_service.vocabulary.states import BlobState, DeploymentState, FileRole, FileState, IngestState
@@ -16,7 +17,8 @@ def failure_from_json(data: Mapping[str, Any] | None) -> Failure | None:
     """The inverse of `failure_to_json`."""
     if data is None:
         return None
-    return Failure(Reason(data["reason"]), data["message"], data["metadata"])
+    violations = tuple(Violation(*one) for one in data.get("violations", ()))
+    return Failure(Reason(data["reason"]), data["message"], data["metadata"], violations)
 
 
 def file_from_row(row: Row) -> File:

@@ -18,13 +18,17 @@ from ingest_service.vocabulary.errors import (
     IngestNotFound,
     UploadClosed,
     UploadExpired,
+    Violation,
     WriterSuperseded,
 )
 from ingest_service.vocabulary.records import Failure, File, Ingest, Inspection
 from ingest_service.vocabulary.states import FILE_OPEN, FileState, IngestState
+from ingest_service.vocabulary.text import clean
 
 _RECEIVING = frozenset({FileState.UPLOADING, FileState.VERIFYING})
 _UNFINISHED = _RECEIVING | {FileState.PUBLISHING}
+#: Of each defect beside the first; there are at most 20.
+_MAX_DESCRIPTION_BYTES = 400
 #: Bytes that are all here: an upload of such a file has nothing to send.
 HAS_ALL_BYTES = frozenset({FileState.VERIFYING, FileState.PUBLISHING, FileState.STORED})
 
@@ -222,7 +226,12 @@ async def _why_not_together(
 
 def failure_of(error: IngestError) -> Failure:
     """What is kept of an error that ended a file."""
-    return Failure(error.reason, error.message, error.metadata)
+    if not isinstance(error, FormatInvalid):
+        return Failure(error.reason, error.message, error.metadata)
+    violations = [Violation(one.field, clean(one.description, _MAX_DESCRIPTION_BYTES)) for one in error.more]
+    if error.left_out and violations:
+        violations[-1] = Violation("file", f"And {error.left_out + 1} more.")
+    return Failure(error.reason, error.message, error.metadata, tuple(violations))
 
 
 def _by_id(ingest: Ingest, file_id: str) -> File:

@@ -43,7 +43,7 @@ def file_state(file: File) -> NewEvent:
             "committed_size": file.committed_size,
             "sha256": file.sha256 or "",
             "deduplicated": file.deduplicated,
-            "failure": failure_to_json(file.failure),
+            "failure": failure_to_json(file.failure and file.failure.alone()),
         },
     )
 

@@ -237,7 +237,7 @@ class Change:
             if part.state in {FileState.FAILED, *DEPLOYMENT_FAILED} and part.failure is not None
         ]
         # The cause first, not what it did to the files beside it.
-        return next((failure for failure in failed if failure != _OTHER_FAILED), None)
+        return next((failure.alone() for failure in failed if failure != _OTHER_FAILED), None)
 
     def _close_waiting_deployments(self) -> None:
         """Of an ingest whose bytes will never be there, nothing waits to be deployed."""

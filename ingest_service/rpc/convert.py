@@ -53,6 +53,10 @@ def failure_message(failure: Failure | None) -> errors_pb2.Failure | None:
         reason=errors_pb2.Reason.Value(str(failure.reason)),
         message=failure.message,
         metadata=failure.metadata,
+        violations=[
+            errors_pb2.Failure.Violation(field=one.field, description=one.description)
+            for one in failure.violations
+        ],
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from ingest_service.vocabulary.errors import Violation
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.states import (
     BlobState,
@@ -20,18 +21,32 @@ from ingest_service.vocabulary.states import (
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why something failed: the reason to decide by, a sentence for a person, the reason's facts."""
+    """Why something failed: the reason to decide by, a sentence for a person, the reason's facts; of a file
+    also what else is wrong with it.
+    """
 
     reason: Reason
     message: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    violations: tuple[Violation, ...] = ()
+
+    def alone(self) -> Failure:
+        """Without what else is wrong, for where the file itself tells that."""
+        return replace(self, violations=()) if self.violations else self
 
 
 def failure_to_json(failure: Failure | None) -> dict[str, Any] | None:
     """A failure as plain JSON data: what its columns and its events hold."""
     if failure is None:
         return None
-    return {"reason": str(failure.reason), "message": failure.message, "metadata": dict(failure.metadata)}
+    data: dict[str, Any] = {
+        "reason": str(failure.reason),
+        "message": failure.message,
+        "metadata": dict(failure.metadata),
+    }
+    if failure.violations:
+        data["violations"] = [[one.field, one.description] for one in failure.violations]
+    return data
 
 
 @dataclass(frozen=True, slots=True)

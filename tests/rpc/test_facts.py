@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from model_ingest.cli._tables import ingest_text
 from model_ingest.v1.catalog_service_pb2 import GetModelRequest, ListModelsRequest
 from model_ingest.v1.ingest_service_pb2 import GetIngestRequest, WatchIngestRequest
 from model_ingest.v1.resources_pb2 import CreateOptions, File, Ingest
@@ -281,3 +282,33 @@ async def test_more_facts_than_a_message_holds(start_service: StartService) -> N
     assert found.facts["tensor_count"] == count
     assert found.files[0].HasField("facts")
     assert not found.files[-1].HasField("facts")
+
+
+async def test_every_defect_of_a_file_can_be_seen_after_the_fact(start_service: StartService) -> None:
+    """The client that uploaded it may be gone; how many are kept is bounded."""
+    service = await start_service()
+    names = [f"t{index}" for index in range(40)]
+    defects: list[tuple[dict[str, bytes | None], tuple[Tensor, ...], int]] = [
+        ({"llama.block_count": u32(0), "llama.context_length": None}, Gguf().tensors, 1),
+        ({}, tuple(Tensor(name, (33,), 2) for name in names), 20),
+    ]
+    for pairs, tensors, count in defects:
+        bad = Gguf().but(pairs, tensors=tensors)
+        data = bad.file()
+        name = (await service.ingests.CreateIngest(create_request(data))).files[0].name
+        await refused(send(service.ingests, upload_messages(name, data)), "FORMAT_INVALID")
+        ingest = await service.ingests.GetIngest(GetIngestRequest(name=name.partition("/files/")[0]))
+        violations = ingest.files[0].failure.violations
+        assert len(violations) == count
+        assert ingest.failure.message == ingest.files[0].failure.message
+        assert not ingest.failure.violations
+        for event in await events(service, ingest.name):
+            assert not event.file_state.failure.violations
+            assert not event.ingest_state.failure.violations
+        lines = ingest_text(ingest)
+        assert len([line for line in lines if line.startswith("  also: ")]) == count
+        if count == 1:
+            assert violations[0].field == "llama.context_length"
+            assert "(rule M2)" in violations[0].description
+        else:
+            assert violations[-1].description == "And 20 more."

@@ -105,6 +105,7 @@ def ingest_text(ingest: Ingest) -> list[str]:
         line += ", no bytes were needed" if file.deduplicated else ""
         lines.append(printable(line))
         lines += [f"  failure: {why(file.failure)}"] if file.HasField("failure") else []
+        lines += [f"  also: {printable(one.description)}" for one in file.failure.violations]
     lines += [line for deployment in ingest.deployments for line in _deployment_text(deployment)]
     return lines + _options_text(ingest.options)
 
