@@ -80,11 +80,11 @@ def _read(source: Source, limits: SentencePieceLimits) -> Steps[SetFacts]:
             batch = []
     tokens.add(batch)
     if not len(tokens):
-        refuse("P3", 0, "pieces", "The tokenizer has no pieces.")
+        source.faults.add("P3", 0, "pieces", "The tokenizer has no pieces.")
     twice = tokens.duplicates()
     if twice is not None:
         message = f"The pieces {twice[0]} and {twice[1]} have the same text: llama.cpp would abort."
-        refuse("P4", 0, "pieces", message)
+        source.faults.add("P4", 0, "pieces", message)
     return SetFacts({"tokenizer": "llama", "vocabulary_size": len(tokens)})
 
 
@@ -108,9 +108,10 @@ def _read_piece(source: Source, length: int, index: int, limits: SentencePieceLi
         if number == _TEXT and kind == _LENGTH:
             text = body[after : after + size]
             if size > limits.max_token_bytes:
-                refuse("P3", start + at, shown, f"A text of {size} bytes; at most {limits.max_token_bytes}.")
+                message = f"A text of {size} bytes; at most {limits.max_token_bytes}."
+                source.faults.add("P3", start + at, shown, message)
             if b"\0" in text:
-                refuse("P3", start + at, shown, "The text has a NUL, where llama.cpp cuts it.")
+                source.faults.add("P3", start + at, shown, "The text has a NUL, where llama.cpp cuts it.")
         at = after + size
     return text
 

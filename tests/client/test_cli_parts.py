@@ -151,6 +151,7 @@ def test_json_has_numbers_short_states_and_no_absent_messages():
         "reason": "QUOTA",
         "message": "",
         "metadata": {"k": "v"},
+        "violations": [],
     }
     assert jsonable(Ingest(state=99))["state"] == 99  # type: ignore[arg-type]
     json.dumps(shown)

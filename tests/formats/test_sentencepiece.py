@@ -103,3 +103,15 @@ def test_memory_stays_small() -> None:
         tracemalloc.stop()
     assert reader.state is State.DONE, reader.fault
     assert peak_bytes < 2 << 20
+
+
+def test_defects_of_several_pieces_are_told_together() -> None:
+    data = A + piece("a\0") + A + piece("long") + B
+    limits = SentencePieceLimits(max_token_bytes=3)
+    for step in (1, 1 << 20):
+        found = read(data, limits, step).faults.found
+        assert [(fault.rule, fault.field) for fault in found] == [
+            ("P3", "piece 1"),
+            ("P3", "piece 3"),
+            ("P4", "pieces"),
+        ]
