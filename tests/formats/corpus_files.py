@@ -24,6 +24,7 @@ from tests.formats.build import (
     texts,
     u32,
 )
+from tests.formats.template_rows import SOUND
 
 DIRECTORY = Path(__file__).parent / "corpus"
 
@@ -158,5 +159,18 @@ def _json() -> dict[str, bytes]:
     return {name: json.dumps(content).encode() for name, content in contents.items()}
 
 
+def _templates() -> dict[str, bytes]:
+    """Short ones: mutations make of them what has to be refused."""
+    return {
+        name.replace(" ", "-"): template.encode() for name, template in SOUND.items() if len(template) < 250
+    }
+
+
 #: Reader -> name -> file.
-CORPUS = {"gguf": _gguf(), "safetensors": _safetensors(), "sentencepiece": _sentencepiece(), "json": _json()}
+CORPUS = {
+    "gguf": _gguf(),
+    "safetensors": _safetensors(),
+    "sentencepiece": _sentencepiece(),
+    "json": _json(),
+    "template": _templates(),
+}

@@ -14,6 +14,10 @@ _WORDS = {
                     b"-0"),
     "json": (b"{", b"}", b"[", b"]", b'"', b",", b":", b"null", b"NaN", b"1e9", b"-1", b"\\ud800", b"\xff",
              b'"type"', b'"architectures"', b'"Vocab_Size"', b"0", b" ", b'"a":1,', b'["a","b"],'),
+    "template": (b"{{", b"}}", b"{%", b"%}", b"{#", b"#}", b"-", b"(", b")", b"[", b"'__class__'",
+                 b".__init__", b" ~ ", b"|attr(", b"|join", b"{% for i in x %}", b"{% endfor %}",
+                 b"{% if a %}", b"{% endif %}", b"range(1000000000)", b"*", b"**", b"not ",
+                 b"\\x5f", b"_", b"{% set a = a ~ a %}", b"m()"),
     "sentencepiece": (b"\x0a\x00", b"\x0a\x0a", b"\xff\xff\xff\x0f", b"\x0b", b"\x18\x01", b"\x15", b"\0"),
 }  # fmt: skip
 MAX_BYTES = 4096

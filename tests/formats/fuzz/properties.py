@@ -15,6 +15,7 @@ from ingest_service.formats.incremental import IncrementalReader, State
 from ingest_service.formats.json_files import JsonLimits, JsonReader
 from ingest_service.formats.safetensors import SafetensorsFacts, SafetensorsLimits, SafetensorsReader
 from ingest_service.formats.sentencepiece import SentencePieceLimits, SentencePieceReader
+from ingest_service.formats.templates.check import check_template
 from tests.formats.corpus_files import CORPUS
 from tests.formats.gguf_reference import ends
 
@@ -23,6 +24,8 @@ MAX_SECONDS = 1.0
 MAX_BYTES = 64 << 20
 #: Tracing memory makes a run ten times as slow.
 _TRACED_ONE_IN = 512
+#: What is said of a template, cut at 300 bytes where it has words of the template.
+_MAX_WORDS = 400
 _DIGITS = re.compile(r"\d+")
 _RULE = re.compile(r"[ABCFHJKMPSTV]\d")
 #: Also under small limits, so that all of them are met.
@@ -63,6 +66,8 @@ def name_for(data: bytes) -> str:
 
 def check(kind: str, data: bytes) -> tuple[str, object]:
     """Raises Broken, or whatever escapes; else the verdict, which is short for all alike inputs."""
+    if kind == "template":
+        return _check_template(data)
     digest = zlib.crc32(data)
     traced = digest % _TRACED_ONE_IN == 0
     small = digest % 16 < 2
@@ -94,6 +99,26 @@ def check(kind: str, data: bytes) -> tuple[str, object]:
         return "accepted", None
     assert whole.fault is not None
     return whole.fault.rule, _DIGITS.sub("", whole.fault.message)[:40]
+
+
+def _check_template(data: bytes) -> tuple[str, object]:
+    """The verdict comes in time, is the same again, and its words can be shown."""
+    text = data.decode("utf-8", "replace")
+    started = time.thread_time()
+    verdict = check_template(text)
+    seconds = time.thread_time() - started
+    if seconds > MAX_SECONDS:
+        raise Broken(f"{seconds} s")
+    if verdict != check_template(text):
+        raise Broken("another verdict for the same template")
+    words = [*(one.message for one in verdict.refusals), *verdict.warnings]
+    if not all(one.isprintable() and len(one) <= _MAX_WORDS for one in words) or any(
+        one.rule not in ("C1", "C6") for one in verdict.refusals
+    ):
+        raise Broken(f"{verdict}")
+    if verdict.refusals:
+        return verdict.refusals[0].rule, _DIGITS.sub("", verdict.refusals[0].message)[:60]
+    return ("warned", _DIGITS.sub("", words[0])[:60]) if words else ("accepted", None)
 
 
 def _feed_in_parts(reader: IncrementalReader[Any], data: bytes, digest: int) -> None:
