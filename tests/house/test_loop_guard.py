@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,55 @@ def test_not_without_a_loop(what: str, opened: tuple[str, int]) -> None:
 @pytest.mark.parametrize("what", HARMLESS)
 async def test_what_blocks_nobody_is_not_noted(what: str, opened: tuple[str, int]) -> None:
     await _function(HARMLESS[what], _PRODUCT_FILE, "async def")(*opened)
+    assert loop_guard.taken() == []
+
+
+@pytest.fixture
+def new_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a module that no process has imported, and that imports another one."""
+    (tmp_path / "planted_module.py").write_text("import planted_second\n")
+    (tmp_path / "planted_second.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "planted_module"
+    for name in ("planted_module", "planted_second"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def serving() -> Iterator[None]:
+    loop_guard.serving_began()
+    yield
+    loop_guard.serving_ended()
+
+
+async def test_an_import_while_a_service_is_serving_is_noted_once(new_module: str, serving: None) -> None:
+    planted = _function(f"import {new_module}", _PRODUCT_FILE, "async def")
+    await planted("", 0)
+    (note,) = loop_guard.taken()
+    assert note.startswith("import of planted_module: ")
+    assert "planted.py:3 planted" in note
+    await planted("", 0)
+    assert loop_guard.taken() == []
+
+
+async def test_so_is_one_that_looks_in_vain_each_time(serving: None) -> None:
+    source = "try: import planted_nowhere\n    except ImportError: pass"
+    for _ in range(2):
+        await _function(source, _PRODUCT_FILE, "async def")("", 0)
+    assert [note.partition(":")[0] for note in loop_guard.taken()] == ["import of planted_nowhere"] * 2
+
+
+async def test_not_while_it_boots_not_in_a_thread_and_not_of_a_test(new_module: str) -> None:
+    source = f"import {new_module}"
+    await _function(source, _PRODUCT_FILE, "async def")("", 0)
+    sys.modules.pop(new_module)
+    loop_guard.serving_began()
+    try:
+        await asyncio.to_thread(_function(source, _PRODUCT_FILE), "", 0)
+        sys.modules.pop(new_module)
+        await _function(source, _TEST_FILE, "async def")("", 0)
+    finally:
+        loop_guard.serving_ended()
     assert loop_guard.taken() == []
 
 

@@ -4,12 +4,17 @@ Installed once for the whole run by tests/conftest.py, where each test fails for
 servers that are tests' own programs (`install_from_environment`), which write it to stderr. Not judged by the
 clock: a call is blocking by what it is. The call itself is made: a fault raised in the middle of the product
 may be swallowed there, a note may not (which is why this is not left to `blockbuster`).
+
+An import that finds its module on disk blocks too. While a service boots it keeps nobody waiting, so imports
+count only between `serving_began` and `serving_ended`. A process imports each module once: a test that wants
+to see all imports of a service needs a process of its own (tests/support/guarded_server.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.abc
 import inspect
 import os
 import socket
@@ -17,9 +22,10 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import model_ingest
@@ -57,10 +63,15 @@ _METADATA = (
 )
 _IS_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _SHARED = ("pathlib.py", "os.py", "<frozen os>", "shutil.py", "genericpath.py", "posixpath.py", "tempfile.py")
+_IMPORTING = "<frozen importlib"
 _real: dict[str, Any] = {}
 #: What was noted and not yet taken, as `what: file:line function < its caller < ...`.
 _noted: list[str] = []
 _report: Callable[[str], None] = _noted.append
+#: Services of this process that are SERVING.
+_serving = 0
+#: In a server that is a test's child, every import on the loop's thread counts, whoever made it.
+_owns_process = False
 
 
 def taken() -> list[str]:
@@ -85,12 +96,27 @@ def install(report: Callable[[str], None] = _noted.append) -> None:
         _wrap(os, name, lambda descriptor, *_: stat.S_ISREG(os.fstat(descriptor).st_mode))
     for name in ("sha256", "sha1", "md5", "sha512", "blake2b"):
         _wrap_hash(name)
+    sys.meta_path.insert(0, _ImportNotes())
+
+
+def serving_began() -> None:
+    """From now on, imports on the loop's thread are noted."""
+    global _serving  # noqa: PLW0603
+    _serving += 1
+
+
+def serving_ended() -> None:
+    """Of one service; others may still be SERVING."""
+    global _serving  # noqa: PLW0603
+    _serving -= 1
 
 
 def install_from_environment() -> None:
     """In a server that is a test's child: notes go to its log, as lines that start with LOOP_GUARD."""
+    global _owns_process  # noqa: PLW0603
     if os.environ.pop(_VARIABLE, ""):
         install(_write)
+        _owns_process = True
 
 
 def _write(note: str) -> None:
@@ -161,12 +187,33 @@ def _look_at_hash(name: str, data: Any) -> None:
         _look(f"hashlib.{name} of {memoryview(data).nbytes} bytes")
 
 
+class _ImportNotes(importlib.abc.MetaPathFinder):
+    """Asked first for each module that is not loaded; finds none."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if _serving and _on_the_loop() and not _is_within_import():
+            _look(f"import of {name}", by_anybody=_owns_process)
+        return None
+
+
+def _is_within_import() -> bool:
+    """A module that is being loaded asks for another: the first one is noted, and that is enough."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "exec_module" and frame.f_code.co_filename.startswith(_IMPORTING):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _on_the_loop() -> bool:
     return asyncio._get_running_loop() is not None
 
 
-def _look(what: str, *, by_libraries: bool = True) -> None:
-    """Notes it if a coroutine or a callback of the product led here.
+def _look(what: str, *, by_libraries: bool = True, by_anybody: bool = False) -> None:
+    """Notes it if a coroutine or a callback of the product led here, or with `by_anybody` in any case.
 
     A test may block its own loop, also through a plain function of the product that it calls itself.
     """
@@ -177,17 +224,18 @@ def _look(what: str, *, by_libraries: bool = True) -> None:
         frame = frame.f_back
     while frame is not None:
         code = frame.f_code
-        calls.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}")
+        if not code.co_filename.startswith(_IMPORTING):
+            calls.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}")
         if code.co_filename.startswith(_PRODUCT):
             is_product = True
             if code.co_flags & _IS_COROUTINE:
                 break
-        elif code.co_filename.startswith(_TESTS):
+        elif code.co_filename.startswith(_TESTS) and not by_anybody:
             return
         elif code.co_filename == asyncio.events.__file__:
             break
         elif not (is_product or by_libraries or code.co_filename.endswith(_SHARED)):
             return
         frame = frame.f_back
-    if is_product:
+    if is_product or by_anybody:
         _report(f"{what}: " + " < ".join(calls))

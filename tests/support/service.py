@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ingest_service.app import Service
 from ingest_service.config import Settings, load_settings
+from tests.support import loop_guard
 from tests.support.stubs import catalog_stub, ingest_stub
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -46,6 +47,7 @@ class RunningService:
         except BaseException:
             await self.service.stop(0.0)
             raise
+        loop_guard.serving_began()
         self.address = f"127.0.0.1:{self.service.port}"
         self._channel = self.channel()
         self.ingests = ingest_stub(self._channel)
@@ -63,6 +65,7 @@ class RunningService:
     async def __aexit__(self, *exc: object) -> None:
         if self._channel is not None:
             await self._channel.close()
+        loop_guard.serving_ended()
         await self.service.stop(0.0)
 
 
