@@ -14,7 +14,7 @@ from ingest_service.database.rows import changed, deployment_from_row, deploymen
 from ingest_service.database.statements import ReadOrLock, Statements
 from ingest_service.database.tables import deployments, ingests
 from ingest_service.database.types import UtcMicros, database_now, lease_has_ended
-from ingest_service.vocabulary.records import Deployment, Failure, failure_to_json
+from ingest_service.vocabulary.records import Deployment
 from ingest_service.vocabulary.states import DEPLOYMENT_MOVING, DeploymentState, IngestState
 
 _MOVING = [str(state) for state in DEPLOYMENT_MOVING]
@@ -81,6 +81,7 @@ def _claim(has_due_by: bool, has_latest: bool) -> ReturningUpdate[tuple[str, str
             fencing=deployments.c.fencing + 1,
             attempts=deployments.c.attempts + 1,
             next_attempt_at=None,
+            removed_at=None,
         )
         .returning(deployments.c.id, deployments.c.ingest_id, deployments.c.target, deployments.c.fencing)
     )
@@ -234,21 +235,30 @@ class DeploymentQueries:
         rows = await self._statements.run(query)
         return [Lease(row.id, row.ingest_id, row.target, row.fencing) for row in rows]
 
-    async def mark_removed(self, canonical_model: str, targets: Collection[str], failure: Failure) -> None:
-        """READY -> LOST where targets confirmed the removal, in ingests of a model that was deleted.
-
-        Those are history: their own state stays as it is, and no event is told.
-        """
-        deleted = select(ingests.c.id).where(
-            ingests.c.canonical_model == canonical_model, ingests.c.deleted_at.is_not(None)
-        )
+    async def mark_removed(self, asked: Deployment, now: datetime) -> None:
+        """The target has not got the model any more, as far as this attempt and those before it go."""
         statement = update(deployments).where(
-            deployments.c.ingest_id.in_(deleted),
-            deployments.c.target.in_(list(targets)),
-            deployments.c.state == str(DeploymentState.READY),
+            deployments.c.id == asked.id, deployments.c.fencing == asked.fencing
         )
-        values = {"state": str(DeploymentState.LOST), "failure": failure_to_json(failure)}
-        await self._statements.run(statement.values(values))
+        await self._statements.run(statement.values(removed_at=now))
+
+    async def deleted_ready(self, canonical_model: str, targets: Collection[str]) -> list[str]:
+        """Ids of the deleted ingests of the name that say READY of one of these targets, the newest first."""
+        query = (
+            select(ingests.c.id)
+            .where(
+                ingests.c.canonical_model == canonical_model,
+                ingests.c.deleted_at.is_not(None),
+                ingests.c.id.in_(
+                    select(deployments.c.ingest_id).where(
+                        deployments.c.target.in_(list(targets)),
+                        deployments.c.state == str(DeploymentState.READY),
+                    )
+                ),
+            )
+            .order_by(ingests.c.number.desc())
+        )
+        return list((await self._statements.run(query)).scalars())
 
     async def release_all(self, owner: str) -> None:
         """Ends the leases of a worker that stops in good order, so that the next need not wait for them."""

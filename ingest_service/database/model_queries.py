@@ -58,11 +58,12 @@ class ModelQueries:
     async def may_be_on(self, canonical_model: str) -> dict[str, Deployment]:
         """By target: the last deployment of the name there that may have made the model, or lost it again.
 
+        Whatever a worker once claimed counts: a retry sets `attempts` back, but never the fencing number.
         Deleted models count: the catalog may forget a name while targets still have it. The newest is last.
         """
         tried = or_(
             deployments.c.state.in_([str(DeploymentState.READY), str(DeploymentState.LOST)]),
-            deployments.c.attempts > 0,
+            deployments.c.fencing > 0,
         )
         query = (
             select(deployments)

@@ -60,6 +60,7 @@ def deployment_from_row(row: Row) -> Deployment:
         manifest_digest=row["manifest_digest"],
         create_baseline=row["create_baseline"],
         cancel_requested=row["cancel_requested"],
+        removed_at=row["removed_at"],
     )
 
 
@@ -146,6 +147,7 @@ def deployment_values(deployment: Deployment) -> dict[str, Any]:
         "manifest_digest": deployment.manifest_digest,
         "create_baseline": None if deployment.create_baseline is None else dict(deployment.create_baseline),
         "cancel_requested": deployment.cancel_requested,
+        "removed_at": deployment.removed_at,
     }
 
 

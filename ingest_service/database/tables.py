@@ -150,6 +150,7 @@ deployments = Table(
     Column("manifest_digest", String(128), nullable=False),
     Column("create_baseline", JSON(none_as_null=True)),
     Column("cancel_requested", Boolean, nullable=False),
+    Column("removed_at", UtcMicros),
     UniqueConstraint("ingest_id", "target"),
     Index(None, "state", "next_attempt_at"),
 )

@@ -109,7 +109,7 @@ class Removal:
             lost = sorted(
                 target
                 for target, deployment in seen.deployed.items()
-                if target not in self._targets.names and deployment.state is not DeploymentState.LOST
+                if target not in self._targets.names and not _is_gone(deployment)
             )
             if lost:
                 raise TargetUnknown(
@@ -147,8 +147,8 @@ class Removal:
         gone = [name for name, had_it in removed.items() if had_it]
 
         async def work(tx: Transaction) -> None:
+            await self._mark_removed(tx, seen, removed, self._clock())
             if seen.model is None:
-                await _mark_removed(tx, seen.canonical, removed)
                 return
             ingest = await tx.ingests.lock(seen.model.newest.id)
             if not gone or ingest is None or ingest.deleted_at is not None:
@@ -167,7 +167,7 @@ class Removal:
 
     async def _forget(self, tx: Transaction, seen: _Seen, removed: Mapping[str, bool]) -> _Outcome:
         if seen.model is None:
-            await _mark_removed(tx, seen.canonical, removed)
+            await self._mark_removed(tx, seen, removed, self._clock())
             return _Outcome(None)
         locked = await tx.ingests.lock_in_catalog(seen.canonical)
         # Read again now that the locks are had: what was stored while they were waited for is seen too.
@@ -178,16 +178,36 @@ class Removal:
             return _Outcome(seen.model)
         gone = [name for name, had_it in removed.items() if had_it]
         words = f"{_DELETED} {_removed_from(gone)}" if gone else _DELETED
+        now = self._clock()
         for ingest in locked:
-            change = Change(ingest, self._clock())
+            change = Change(ingest, now)
             change.delete(words)
-            await tx.ingests.save(ingest, change.after, change.events, change.now)
-        await _mark_removed(tx, seen.canonical, removed)
+            await tx.ingests.save(ingest, change.after, change.events, now)
+        await self._mark_removed(tx, seen, removed, now)
         # In one order, so that two deletions of models that share blobs cannot wait for each other.
         doomed = [
             sha256 for sha256 in _digests(locked) if await tx.blobs.mark_deleting(sha256, even_corrupt=True)
         ]
         return _Outcome(model, doomed)
+
+    async def _mark_removed(
+        self, tx: Transaction, seen: _Seen, removed: Mapping[str, bool], now: datetime
+    ) -> None:
+        """Targets that answered have not got it any more, whether they had it or not.
+
+        Deployments of deleted ingests that say READY are LOST, each with its event.
+        """
+        for ingest_id in await tx.deployments.deleted_ready(seen.canonical, list(removed)):
+            ingest = await tx.ingests.lock(ingest_id)
+            if ingest is None:
+                continue
+            change = Change(ingest, now)
+            for one in ingest.deployments:
+                if one.target in removed:
+                    change.lose(one.id, Failure(Reason.TARGET_LOST_MODEL, _REMOVED, {"target": one.target}))
+            await tx.ingests.save(ingest, change.after, change.events, now)
+        for target in removed:
+            await tx.deployments.mark_removed(seen.deployed[target], now)
 
     async def _remove(self, sha256: str) -> None:
         try:
@@ -202,7 +222,7 @@ async def _look(tx: Transaction, canonical: str, *, asks_targets: bool) -> _Seen
     newest = model.newest if model else None
     if model is None and asks_targets:
         # What a target said to have removed is not ours any more: somebody may have put another there since.
-        deployed = {target: one for target, one in deployed.items() if one.state is not DeploymentState.LOST}
+        deployed = {target: one for target, one in deployed.items() if not _is_gone(one)}
         newest = await tx.ingests.get(list(deployed.values())[-1].ingest_id) if deployed else None
     if newest is None:
         raise ModelNotFound
@@ -229,11 +249,9 @@ async def _check(tx: Transaction, seen: _Seen) -> None:
         )
 
 
-async def _mark_removed(tx: Transaction, canonical: str, removed: Mapping[str, bool]) -> None:
-    """Targets that answered have not got it any more, whether they had it or not."""
-    for target in removed:
-        failure = Failure(Reason.TARGET_LOST_MODEL, _REMOVED, {"target": target})
-        await tx.deployments.mark_removed(canonical, [target], failure)
+def _is_gone(deployment: Deployment) -> bool:
+    """The target has said that it has not got the model, and nothing was tried there since."""
+    return deployment.state is DeploymentState.LOST or deployment.removed_at is not None
 
 
 def _removed_from(targets: Sequence[str]) -> str:

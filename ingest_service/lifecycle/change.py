@@ -138,10 +138,16 @@ class Change:
         self._derive()
 
     def lose(self, deployment_id: str, failure: Failure) -> None:
-        """A target says that it has not got the model any more. Only of a deployment that is READY."""
+        """A target says that it has not got the model any more. Only of a deployment that is READY.
+
+        A deleted ingest is history: its deployment is LOST, its own state stays.
+        """
         deployment = next(d for d in self.after.deployments if d.id == deployment_id)
-        if deployment.state is DeploymentState.READY:
-            self.deployment(deployment_id, DeploymentState.LOST, failure=failure)
+        if deployment.state is not DeploymentState.READY:
+            return
+        self._put_deployment(deployment_id, DeploymentState.LOST, failure=failure)
+        if self.after.deleted_at is None:
+            self._derive()
 
     def retry(self, targets: Collection[str], newer_on: Collection[str]) -> None:
         """What failed, or waits for its next try, on these targets (none: on all) begins anew, due now; never

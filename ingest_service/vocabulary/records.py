@@ -95,6 +95,8 @@ class Deployment:
     #: None when create was never sent. It tells, after a cut or a restart, whether create worked.
     create_baseline: Mapping[str, str] | None = None
     cancel_requested: bool = False
+    #: When the target said to DeleteModel that it has not got the model; None since the last attempt.
+    removed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,31 @@ async def test_the_newest_word_about_each_target(database: Database) -> None:
     assert model.newest.id == newest.id
 
 
+async def test_what_was_claimed_once_may_be_on_its_target_however_often_it_was_retried(
+    database: Database,
+) -> None:
+    # A retry sets the attempts back; then it was cancelled before anybody claimed it again.
+    retried = deployment("a", _D.CANCELLED, attempts=0, fencing=3)
+    await insert(database, _stored(1, retried, deployment("b", _D.CANCELLED)))
+    found = await database.read(lambda tx: tx.models.may_be_on("a:latest"))
+    assert list(found) == ["a"]
+
+
+async def test_a_removal_is_of_the_attempts_before_it(database: Database) -> None:
+    part = deployment("a", _D.FAILED, attempts=1, fencing=1)
+    await insert(database, _stored(1, part))
+    late = (await database.read(lambda tx: tx.models.may_be_on("a:latest")))["a"]
+    await database.transact(lambda tx: tx.deployments.mark_removed(late, NOON))
+    assert (await database.read(lambda tx: tx.models.may_be_on("a:latest")))["a"].removed_at == NOON
+    await sql(database, "UPDATE deployments SET state = 'PENDING'")
+    await sql(database, "UPDATE ingests SET state = 'FORWARDING'")
+    assert await database.transact(lambda tx: tx.deployments.claim("w", ["a"], [], 60)) is not None
+    for _ in range(2):
+        assert (await database.read(lambda tx: tx.models.may_be_on("a:latest")))["a"].removed_at is None
+        # An answer that was asked for before the claim says nothing about it.
+        await database.transact(lambda tx: tx.deployments.mark_removed(late, NOON))
+
+
 async def _is_busy(database: Database, name: str) -> bool:
     return await database.read(lambda tx: tx.models.moving(name)) is not None
 

@@ -99,7 +99,9 @@ async def test_its_ingests_stay_as_history_and_come_to_life_no_more(
         await refused(running.ingests.RetryIngest(RetryIngestRequest(name=ingest.name)), "BYTES_MISSING")
         cancelled = await running.ingests.CancelIngest(CancelIngestRequest(name=ingest.name))
         assert cancelled == after
-    assert (await events(running, newer.name))[-1].sequence == last + 1
+    told = (await events(running, newer.name))[last:]
+    assert [one.WhichOneof("kind") for one in told] == ["notice", "deployment_state"]
+    assert told[-1].deployment_state.state == resources_pb2.Deployment.STATE_LOST
     same = await running.ingests.CreateIngest(create_request(ONE, "m", request_id=request_id))
     assert same.name == older.name
     listed = await running.ingests.ListIngests(ListIngestsRequest(model="m"))
@@ -236,6 +238,28 @@ async def test_after_the_catalog_forgot_it_targets_that_have_it_still_can_be_nam
     await refused(delete(running, "team/m", targets=["default"]), "MODEL_NOT_FOUND")
     await refused(delete(running, "team/m", all_targets=True), "MODEL_NOT_FOUND")
     assert len(emulator.calls.named("delete")) == asked
+
+
+async def test_a_removal_is_believed_of_what_failed_there_too(
+    running: RunningService, emulator: OllamaEmulator
+) -> None:
+    """It may have been created all the same, so it can be removed; once."""
+    emulator.faults.add(Fault("respond", "create", status=400, body='{"error":"no"}'))
+    failed = await push(running.ingests, ONE, "m")
+    assert failed.deployments[0].state == resources_pb2.Deployment.STATE_FAILED
+    await delete(running)
+    answer = await delete(running, targets=["default"])
+    assert [(one.target, one.removed) for one in answer.targets] == [("default", False)]
+    # It never was there, so it was not lost: what is told of it stays true.
+    after = await running.ingests.GetIngest(GetIngestRequest(name=failed.name))
+    assert after.deployments == failed.deployments
+    asked = len(emulator.calls.named("delete"))
+    await refused(delete(running, targets=["default"]), "MODEL_NOT_FOUND")
+    assert len(emulator.calls.named("delete")) == asked
+    # What we bring there later is ours again.
+    await push(running.ingests, ONE, "m")
+    await delete(running)
+    assert [one.removed for one in (await delete(running, targets=["default"])).targets] == [True]
 
 
 async def test_what_others_put_on_a_target_is_not_removed(

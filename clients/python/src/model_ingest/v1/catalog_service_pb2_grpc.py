@@ -128,14 +128,15 @@ class CatalogServiceServicer:
         """Removes a model from the catalog and, if asked, from the targets, which are asked first. Bytes
         that other models share stay; all others are removed, those of earlier ingests of the name
         included. If a target could not remove it, the model stays in the catalog: call again.
-        Where a target was asked and has it no more, the deployment becomes LOST.
+        Where a target was asked and has it no more, a deployment that was READY becomes LOST.
 
         Only what an ingest of the name deployed is removed from a target. That goes on after the
         catalog forgot the name, with `targets` or `all_targets`, for as long as one may have it.
 
         Errors: NOT_FOUND with MODEL_NOT_FOUND; FAILED_PRECONDITION with MODEL_BUSY (wait for the
         deployment, or cancel it); INVALID_ARGUMENT with TARGET_UNKNOWN (not configured,
-        or no ingest deployed the name there); UNAVAILABLE with TARGET_UNREACHABLE and RetryInfo (nothing was removed from the catalog; call again).
+        or no ingest deployed the name there); UNAVAILABLE with TARGET_UNREACHABLE and RetryInfo (nothing
+        was removed from the catalog; call again).
 
         The ingests of the name stay as history: GetIngest and WatchIngest answer them, RetryIngest
         refuses them with BYTES_MISSING.

@@ -602,7 +602,7 @@ class IngestStateChange(_message.Message):
     """The new state."""
     done: _builtins.bool
     """True if nothing will change any more by itself. Events may come after one that says so: from
-    RetryIngest, from DeleteModel (a notice), from VerifyModel when a target has lost the model.
+    RetryIngest, from DeleteModel (a notice, LOST deployments), from VerifyModel when a target has lost the model.
     """
     @_builtins.property
     def failure(self) -> _errors_pb2.Failure:
