@@ -37,6 +37,7 @@ _REMEDIES = {
     "C2": "Shorten the templates (`gguf-new-metadata` of PyPI's gguf package).",
     "C3": "Remove the NUL (`gguf-new-metadata` of PyPI's gguf package).",
     "C5": _METADATA,
+    "C7": "Convert the projector anew with a current llama.cpp, from the model that it belongs to.",
     "F": "Save the set anew with the safetensors library, or convert the model to GGUF.",
     "J": _CONFIG,
     "P": "Take the tokenizer from the publisher again, or convert the model to GGUF.",

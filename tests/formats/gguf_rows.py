@@ -36,6 +36,19 @@ CLIP = G.but({"general.architecture": text("clip"), "general.type": text("mmproj
 #: It splits an image of one size into patches.
 VIT = CLIP.but({"clip.projector_type": text("mlp"), "clip.vision.block_count": u32(1),
                 "clip.vision.embedding_length": u32(8)})  # fmt: skip
+#: It has no blocks, and all numbers that its graph is made of.
+LLAVA = VIT.but(
+    {
+        "clip.has_vision_encoder": number(BOOL, 1), "clip.vision.block_count": u32(0),
+        "clip.vision.patch_size": u32(4), "clip.vision.image_size": u32(8),
+        "clip.vision.attention.head_count": u32(2),
+    },
+    tensors=(
+        Tensor("v.patch_embd.weight", (4, 4, 3, 8)), Tensor("v.position_embd.weight", (8, 4)),
+        Tensor("mm.0.weight", (8, 8)), Tensor("mm.0.bias", (8,)),
+        Tensor("mm.2.weight", (8, 8)), Tensor("mm.2.bias", (8,)),
+    ),
+)  # fmt: skip
 STRINGS = G.but({"k": texts(["abcde", "b"])})
 #: So long a text puts the tensors of the model with an alignment of 1 at a multiple of 32.
 FILL = -len(G.but({"general.alignment": u32(1), "k": text("")}).header) % 32
@@ -359,6 +372,8 @@ MODEL = (
             VIT.but({"clip.vision.image_size": u32(14)})),
     key_row("C5", "larger than an image of no size", "clip.vision.patch_size", u32(1), None,
             VIT.but({"clip.vision.image_size": u32(0)})),
+    Row("C7", "patches of another width", "v.patch_embd.weight",
+        LLAVA.but(tensors=(Tensor("v.patch_embd.weight", (4, 4, 3, 16)), *LLAVA.tensors[1:])), LLAVA),
     key_row("C5", "image_size", "clip.vision.image_size", u32(65_537), u32(0), CLIP),
     key_row("C5", "embedding_length", "clip.vision.embedding_length", u32(2**20 + 1), u32(2**20), CLIP),
     key_row("C5", "no width", "clip.vision.embedding_length", u32(0), u32(1), CLIP),

@@ -12,6 +12,7 @@ from ingest_service.formats.gguf.expert_rules import check_used_experts
 from ingest_service.formats.gguf.facts import GgufFacts, facts_of
 from ingest_service.formats.gguf.limits import GgufLimits
 from ingest_service.formats.gguf.pairs import read_pairs
+from ingest_service.formats.gguf.projector_tensors import check_projector_tensors
 from ingest_service.formats.gguf.rules import check_data_offset, check_pairs, check_tensor_count
 from ingest_service.formats.gguf.tensors import Extent, check_extent, read_tensors
 from ingest_service.formats.gguf.values import Metadata
@@ -53,11 +54,14 @@ def _read(source: Source, limits: GgufLimits) -> Steps[GgufHeader]:
     if not metadata.is_complete or tensor_count > limits.max_tensors:
         source.faults.stop()
     check_tensor_count(metadata, tensor_count, _HEADER.size, limits)
-    tensors = yield from read_tensors(source, tensor_count, alignment)
+    is_projector = metadata.architecture == "clip"
+    tensors = yield from read_tensors(source, tensor_count, alignment, are_described=is_projector)
     extent = check_extent(source, tensors, alignment, limits)
     check_data_offset(metadata, tensors, extent)
     if metadata.is_model:
         check_used_experts(metadata, tensors.names)
+    if is_projector:
+        check_projector_tensors(metadata, tensors)
     return GgufHeader(version, extent, facts_of(metadata, tensors))
 
 

@@ -29,6 +29,14 @@ class TypeShare:
     size_bytes: int = 0
 
 
+class Described(NamedTuple):
+    """One tensor: its shape of four numbers, its type, and where in the file its description begins."""
+
+    shape: tuple[int, int, int, int]
+    type: int
+    offset: int
+
+
 @dataclass(slots=True)
 class Tensors:
     """The whole table, summed up; offsets are from the start of the data."""
@@ -42,19 +50,24 @@ class Tensors:
     default_end_bytes: int = 0
     by_type: dict[int, TypeShare] = field(default_factory=dict)
     names: set[bytes] = field(default_factory=set)
+    #: By name, where they were asked for.
+    described: dict[str, Described] = field(default_factory=dict)
     #: Every tensor's size is known, so that it is known where the file ends.
     is_sound: bool = True
     #: Where the next tensor begins is known, and so where the file ends: the last one's type is known.
     is_next_known: bool = True
 
 
-def read_tensors(source: Source, count: int, alignment: int | None) -> Steps[Tensors]:
+def read_tensors(
+    source: Source, count: int, alignment: int | None, *, are_described: bool = False
+) -> Steps[Tensors]:
     """All descriptions, one after the other; the data they tell of is not looked at.
 
-    Without an alignment it is not known where a tensor has to begin.
+    Without an alignment it is not known where a tensor has to begin. `are_described`: each shape is kept.
     """
     tensors = Tensors(is_sound=alignment is not None)
     for index in range(count):
+        start = source.offset
         name = yield from _read_name(source, tensors.names, index)
         shown = name.decode("utf-8", "replace")
         shape = yield from _read_shape(source, shown)
@@ -74,6 +87,8 @@ def read_tensors(source: Source, count: int, alignment: int | None) -> Steps[Ten
             # Where the next one begins is not known: it is not told of each that it is not there.
             tensors.is_sound = False
             continue
+        if are_described:
+            tensors.described[shown] = Described(shape.four, number, start)
         _place(tensors, offset, size_bytes, alignment or 1)
         _count(tensors, number, shape.elements, size_bytes)
         if tensors.is_sound and tensors.padded_end_bytes >= _TOO_MUCH:
@@ -140,10 +155,11 @@ def _read_name(source: Source, names: set[bytes], index: int) -> Steps[bytes]:
 
 
 class Shape(NamedTuple):
-    """The number of elements, and how many of them are a row."""
+    """The number of elements, how many of them are a row, and all four numbers, 1 where none is said."""
 
     elements: int
     row: int
+    four: tuple[int, int, int, int]
 
 
 def _read_shape(source: Source, shown: str) -> Steps[Shape | None]:
@@ -162,7 +178,8 @@ def _read_shape(source: Source, shown: str) -> Steps[Shape | None]:
             message = f"The shape {list(shape)} has a 0 behind its first number, or 2^63 elements or more."
             source.faults.add("T4", at + 8 * index, shown, message)
             return None
-    return Shape(elements, shape[0] if shape else 1)
+    first, second, third, fourth = (*shape, 1, 1, 1, 1)[:4]
+    return Shape(elements, first, (first, second, third, fourth))
 
 
 @dataclass(frozen=True, slots=True)

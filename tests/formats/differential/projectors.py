@@ -18,19 +18,19 @@ from tests.formats.differential.cases import (
 )
 
 Pairs = dict[str, bytes]
-_WIDTH, _HEADS, _FEED_FORWARD, _BLOCKS, _PATCH, _IMAGE = 32, 2, 64, 2, 4, 16
-_PATCHES = (_IMAGE // _PATCH) ** 2
+WIDTH, HEADS, _FEED_FORWARD, BLOCKS, PATCH, _IMAGE = 32, 2, 64, 2, 4, 16
+PATCHES = (_IMAGE // PATCH) ** 2
 
 
-def _vision(kind: str, **changes: bytes) -> Pairs:
+def vision(kind: str, **changes: bytes) -> Pairs:
     own = {
         "image_size": u32(_IMAGE),
-        "patch_size": u32(_PATCH),
-        "embedding_length": u32(_WIDTH),
+        "patch_size": u32(PATCH),
+        "embedding_length": u32(WIDTH),
         "feed_forward_length": u32(_FEED_FORWARD),
-        "block_count": u32(_BLOCKS),
+        "block_count": u32(BLOCKS),
         "projection_dim": u32(EMBEDDING),
-        "attention.head_count": u32(_HEADS),
+        "attention.head_count": u32(HEADS),
         "attention.layer_norm_epsilon": number(F32, 1e-6),
         "image_mean": numbers(F32, [0.5] * 3),
         "image_std": numbers(F32, [0.5] * 3),
@@ -46,18 +46,18 @@ def _vision(kind: str, **changes: bytes) -> Pairs:
     return pairs | {f"clip.vision.{name}": value for name, value in own.items()}
 
 
-def _blocks(count: int) -> list[Tensor]:
+def blocks(count: int) -> list[Tensor]:
     tensors = []
     for index in range(count):
         for name, shape in (
-            ("attn_q", (_WIDTH, _WIDTH)),
-            ("attn_k", (_WIDTH, _WIDTH)),
-            ("attn_v", (_WIDTH, _WIDTH)),
-            ("attn_out", (_WIDTH, _WIDTH)),
-            ("ffn_up", (_WIDTH, _FEED_FORWARD)),
-            ("ffn_down", (_FEED_FORWARD, _WIDTH)),
-            ("ln1", (_WIDTH,)),
-            ("ln2", (_WIDTH,)),
+            ("attn_q", (WIDTH, WIDTH)),
+            ("attn_k", (WIDTH, WIDTH)),
+            ("attn_v", (WIDTH, WIDTH)),
+            ("attn_out", (WIDTH, WIDTH)),
+            ("ffn_up", (WIDTH, _FEED_FORWARD)),
+            ("ffn_down", (_FEED_FORWARD, WIDTH)),
+            ("ln1", (WIDTH,)),
+            ("ln2", (WIDTH,)),
         ):
             tensors.append(Tensor(f"v.blk.{index}.{name}.weight", shape))
             tensors.append(Tensor(f"v.blk.{index}.{name}.bias", shape[-1:]))
@@ -66,55 +66,55 @@ def _blocks(count: int) -> list[Tensor]:
 
 def _llava() -> Gguf:
     tensors = [
-        Tensor("v.class_embd", (_WIDTH,)),
-        Tensor("v.patch_embd.weight", (_PATCH, _PATCH, 3, _WIDTH)),
-        Tensor("v.position_embd.weight", (_WIDTH, _PATCHES + 1)),
-        Tensor("v.pre_ln.weight", (_WIDTH,)),
-        Tensor("v.pre_ln.bias", (_WIDTH,)),
-        *_blocks(_BLOCKS),
-        Tensor("mm.0.weight", (_WIDTH, EMBEDDING)),
+        Tensor("v.class_embd", (WIDTH,)),
+        Tensor("v.patch_embd.weight", (PATCH, PATCH, 3, WIDTH)),
+        Tensor("v.position_embd.weight", (WIDTH, PATCHES + 1)),
+        Tensor("v.pre_ln.weight", (WIDTH,)),
+        Tensor("v.pre_ln.bias", (WIDTH,)),
+        *blocks(BLOCKS),
+        Tensor("mm.0.weight", (WIDTH, EMBEDDING)),
         Tensor("mm.0.bias", (EMBEDDING,)),
         Tensor("mm.2.weight", (EMBEDDING, EMBEDDING)),
         Tensor("mm.2.bias", (EMBEDDING,)),
     ]
-    return Gguf(pairs=_vision("mlp"), tensors=tuple(tensors))
+    return Gguf(pairs=vision("mlp"), tensors=tuple(tensors))
 
 
 def _gemma3() -> Gguf:
     tensors = [
-        Tensor("v.patch_embd.weight", (_PATCH, _PATCH, 3, _WIDTH)),
-        Tensor("v.patch_embd.bias", (_WIDTH,)),
-        Tensor("v.position_embd.weight", (_WIDTH, _PATCHES)),
-        *_blocks(_BLOCKS),
-        Tensor("v.post_ln.weight", (_WIDTH,)),
-        Tensor("v.post_ln.bias", (_WIDTH,)),
-        Tensor("mm.input_projection.weight", (EMBEDDING, _WIDTH)),
-        Tensor("mm.soft_emb_norm.weight", (_WIDTH,)),
+        Tensor("v.patch_embd.weight", (PATCH, PATCH, 3, WIDTH)),
+        Tensor("v.patch_embd.bias", (WIDTH,)),
+        Tensor("v.position_embd.weight", (WIDTH, PATCHES)),
+        *blocks(BLOCKS),
+        Tensor("v.post_ln.weight", (WIDTH,)),
+        Tensor("v.post_ln.bias", (WIDTH,)),
+        Tensor("mm.input_projection.weight", (EMBEDDING, WIDTH)),
+        Tensor("mm.soft_emb_norm.weight", (WIDTH,)),
     ]
-    return Gguf(pairs=_vision("gemma3"), tensors=tuple(tensors))
+    return Gguf(pairs=vision("gemma3"), tensors=tuple(tensors))
 
 
 def _gemma4_unified() -> Gguf:
     """Without a transformer: the converter writes 0 for its blocks, heads and feed-forward length."""
     zeros = {name: u32(0) for name in ("feed_forward_length", "block_count", "attention.head_count")}
-    patch = (3 * _PATCH) ** 2 * 3
+    patch = (3 * PATCH) ** 2 * 3
     norms = [
         Tensor(f"v.patch_norm.{index}.{part}", (size,))
-        for index, size in ((1, patch), (2, _WIDTH), (3, _WIDTH))
+        for index, size in ((1, patch), (2, WIDTH), (3, WIDTH))
         for part in ("weight", "bias")
     ]
     tensors = [
-        Tensor("v.patch_embd.weight", (patch, _WIDTH)),
-        Tensor("v.patch_embd.bias", (_WIDTH,)),
-        Tensor("v.position_embd.weight", (_WIDTH, 64, 2)),
+        Tensor("v.patch_embd.weight", (patch, WIDTH)),
+        Tensor("v.patch_embd.bias", (WIDTH,)),
+        Tensor("v.position_embd.weight", (WIDTH, 64, 2)),
         *norms,
-        Tensor("mm.input_projection.weight", (_WIDTH, EMBEDDING)),
+        Tensor("mm.input_projection.weight", (WIDTH, EMBEDDING)),
     ]
-    return Gguf(pairs=_vision("gemma4uv", image_size=u32(224), **zeros), tensors=tuple(tensors))
+    return Gguf(pairs=vision("gemma4uv", image_size=u32(224), **zeros), tensors=tuple(tensors))
 
 
 def projectors() -> list[Gguf]:
-    """The bases."""
+    """Bases of some kinds."""
     return [_llava(), _gemma3(), _gemma4_unified()]
 
 
@@ -171,7 +171,31 @@ def _text_of_numbers(rng: random.Random, file: Gguf) -> tuple[str, Gguf]:
     return name, file.but({name: value})
 
 
+def _tensor_gone(rng: random.Random, file: Gguf) -> tuple[str, Gguf]:
+    index = rng.randrange(len(file.tensors))
+    kept = (*file.tensors[:index], *file.tensors[index + 1 :])
+    return f"{file.tensors[index].name!s} gone", file.but(tensors=kept)
+
+
+def _tensor_reshaped(rng: random.Random, file: Gguf) -> tuple[str, Gguf]:
+    """One number of a tensor's shape changed, as a model of another size has it, or two of them swapped."""
+    tensors = list(file.tensors)
+    index = rng.randrange(len(tensors))
+    old = tensors[index]
+    shape = list(old.shape)
+    place = rng.randrange(len(shape))
+    if len(shape) > 1 and rng.random() < 0.2:
+        shape[0], shape[1] = shape[1], shape[0]
+    else:
+        shape[place] = rng.choice((1, shape[place] * 2, max(1, shape[place] // 2), shape[place] + 1))
+    tensors[index] = Tensor(old.name, tuple(shape))
+    return f"{old.name!s} {old.shape} is {shape}", file.but(tensors=tuple(tensors))
+
+
 CHANGES: tuple[Change, ...] = (
+    _tensor_gone,
+    _tensor_reshaped,
+    _tensor_reshaped,
     other_value,
     other_value,
     without_key,

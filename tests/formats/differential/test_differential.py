@@ -17,6 +17,7 @@ from ingest_service.formats.policies import POLICIES
 from tests.formats.build import Gguf, text
 from tests.formats.differential import bases, cases, heads, llama, projectors, splits
 from tests.formats.differential.cases import Case
+from tests.formats.differential.more_projectors import more_projectors
 from tests.formats.differential.oracle import Oracle, Verdict
 from tests.formats.differential.ours import judge, judge_split
 from tests.formats.differential.verdicts import Tally
@@ -117,11 +118,12 @@ def run_projectors(oracle: Oracle, folder: Path, count: int) -> Tally:
     base = bases.model(oracle, "llama", folder)
     assert base is not None
     bases.write(base.file, folder / "text.gguf")
-    for file in projectors.projectors():
+    files = [*projectors.projectors(), *more_projectors()]
+    for file in files:
         bases.write(file, path)
         assert _loaded(oracle.ask("projector", str(path), words)).outcome == "taken"
         assert not judge(path).rule, judge(path).message
-    for case in projectors.cases(SEED, count, projectors.projectors()):
+    for case in projectors.cases(SEED, count, files):
         write(case, path)
         tally.add(case.what, judge(path), _loaded(oracle.ask("projector", str(path), words)))
     return tally

@@ -33,7 +33,7 @@ JUSTIFIED = {
 }  # fmt: skip
 #: What kills llama.cpp and is accepted: a pattern of its last words and of what was changed, and why.
 NOT_CAUGHT = (
-    # Which shapes the tensors of each kind of projector have is clip's knowledge alone.
+    # C7 knows ten kinds of projector, and of some of them not the last layers.
     (r"^projector.*(ggml\.c|mtmd/models/\S*\.cpp):\d+: GGML_ASSERT", "a tensor that does not fit"),
     (r"^projector.*(SIGSEGV|SIGFPE)", "a tensor that is not there"),
     (r"^projector.*SIGPROF", "clip tries itself with an image of the largest size"),
