@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,12 +34,26 @@ class Target:
         parts = urlsplit(self.url)
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         values = [*self.headers.values(), parts.password or "", password]
-        if password:
+        if not password:
+            # A token is often given as the user.
+            values += [parts.username or "", user]
+        if user or password:
             # As it goes over the wire: Authorization: Basic.
             values.append(b64encode(f"{user}:{password}".encode()).decode())
         texts = {text for value in values for text in (value, value.rpartition(" ")[2])}
-        texts |= {quote(text, safe="") for text in texts}
+        texts |= {spelling for text in texts for spelling in _spellings(text)}
         return sorted((text for text in texts if len(text) >= _LEAST_SECRET), key=len, reverse=True)
+
+
+def _spellings(text: str) -> tuple[str, ...]:
+    """`text` as it stands in a URL, in JSON, in HTML and in Python's `repr` of bytes (h11's errors)."""
+    return (
+        quote(text, safe=""),
+        json.dumps(text)[1:-1],
+        json.dumps(text, ensure_ascii=False)[1:-1],
+        html.escape(text),
+        repr(text.encode())[2:-1],
+    )
 
 
 def without(secrets: Iterable[str], text: str) -> str:

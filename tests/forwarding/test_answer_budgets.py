@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from ingest_service.vocabulary.states import DeploymentState
 from tests.forwarding.world import World
 from tests.support.files import gguf
 from tests.support.hostile_ollama import FLOODS, Flood, HostileOllama, forever, running
+from tests.support.loop_clock import LoopClock
 
 CREATE_HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
@@ -84,6 +86,25 @@ async def test_others_get_their_turn_meanwhile(way: str) -> None:
         ticking.cancel()
     # The hostile server shares the thread, and needs some ms for each of its writes.
     assert max(turns) < 0.1
+
+
+async def test_a_push_that_is_told_to_wait_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time counts from the last byte on: sending may take as long as it takes."""
+    monkeypatch.setattr(ollama, "_PUSH_ANSWER_SECONDS", 0.2)
+    waits = itertools.repeat(b"HTTP/1.1 102 wait\r\n\r\n")
+    hostile = HostileOllama("/api/blobs/0", lambda: waits, pause_seconds=0.01)
+    async with running(hostile) as server, OllamaClient(Target("a", f"http://{server.address}")) as opened:
+        with pytest.raises(Unreachable, match="did not answer in time"):
+            async with asyncio.timeout(20):
+                await opened.push_body("0", 2, _halves(asyncio.sleep(0)))
+        clock = LoopClock(monkeypatch)
+        await opened.push_body("1", 2, _halves(clock.advance(10_000)))
+
+
+async def _halves(between: Awaitable[None]) -> AsyncGenerator[bytes, None]:
+    yield b"a"
+    await between
+    yield b"b"
 
 
 async def test_a_create_that_never_ends_is_given_up(world: World) -> None:

@@ -8,10 +8,12 @@ import logging
 import pytest
 
 from ingest_service.forwarding import Target
-from ingest_service.forwarding.target import Refused
+from ingest_service.forwarding.ollama import OllamaClient
+from ingest_service.forwarding.target import Refused, Unreachable, without
 from tests.forwarding.world import World
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import gguf
+from tests.support.raw_server import End, RawServer
 
 TOLD_BY_LIBRARIES = ("httpx", "httpcore", "Error", "Traceback", "Errno", "asyncio", "connection attempts")
 FAULTS = {
@@ -112,3 +114,50 @@ def test_no_secret_escapes_where_a_text_is_cut(room: int) -> None:
         error = Refused(words)
         error.hide(target.secrets())
         assert "s3cr" not in error.words
+
+
+#: A password that each of the encodings spells in its own way; base64 of `me:` and it.
+_PASSWORD = 'p"\u00e4\\&/1'
+_SPELLINGS = {
+    "as it is": _PASSWORD,
+    "in a URL": "p%22%C3%A4%5C%26%2F1",
+    "in JSON": 'p\\"\\u00e4\\\\&/1',
+    "in JSON with its letters": 'p\\"\u00e4\\\\&/1',
+    "in HTML": "p&quot;\u00e4\\&amp;/1",
+    "in the repr of bytes": 'p"\\xc3\\xa4\\\\&/1',
+    "as Basic": "bWU6cCLDpFwmLzE=",
+}
+
+
+@pytest.mark.parametrize("spelling", _SPELLINGS)
+def test_a_secret_is_hidden_however_it_is_spelt(spelling: str) -> None:
+    secrets = Target("a", "http://me:p%22%C3%A4%5C%26%2F1@h").secrets()
+    assert without(secrets, f"<{_SPELLINGS[spelling]}>") == "<***>"
+
+
+@pytest.mark.parametrize("told", ["s3cret-token", "czNjcmV0LXRva2VuOg=="])
+def test_a_token_that_is_given_as_the_user_is_hidden(told: str) -> None:
+    """The second is base64 of `s3cret-token:`, as it goes over the wire."""
+    assert without(Target("a", "http://s3cret-token@h").secrets(), f"<{told}>") == "<***>"
+
+
+async def test_the_http_librarys_own_words_are_logged_without_secrets(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """h11 quotes the line that it cannot read."""
+    caplog.set_level(logging.INFO, logger="ingest_service")
+
+    async def echo(end: End) -> None:
+        await end.reader.readuntil(b"\r\n\r\n")
+        end.writer.write(b"you sent s3cret-token\r\n\r\n")
+        await end.writer.drain()
+
+    async with (
+        RawServer(echo) as server,
+        OllamaClient(Target("a", f"http://{server.address}", {"x-token": "s3cret-token"})) as client,
+    ):
+        with pytest.raises(Unreachable):
+            await client.version()
+    details = [vars(record)["detail"] for record in caplog.records if "detail" in vars(record)]
+    assert any("you sent ***" in detail for detail in details), details
+    assert not any("s3cret" in detail for detail in details)

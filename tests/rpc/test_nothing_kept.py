@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
 import pytest
 
+from ingest_service.rpc.interceptors import ErrorInterceptor
 from tests.support import bombs
 from tests.support.service import RunningService
 
 _INGESTS = "/model_ingest.v1.IngestService/"
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _OF_A_CALL = {"RPCState", "_ServicerContext", "_MessageReceiver"}
 
 
@@ -55,13 +57,37 @@ async def test_a_call_that_is_over_is_let_go_at_once(service: RunningService, un
             "refused": lambda: channel.unary_unary(_INGESTS + "GetIngest")(b""),
             "a bomb": lambda: channel.unary_unary(_INGESTS + "CreateIngest")(bomb),
             "refused stream": lambda: channel.unary_stream(_INGESTS + "WatchIngest")(b""),
+            "ended by its handler": lambda: channel.unary_unary(_HEALTH_CHECK)(bombs.field(1, b"unknown")),
             "refused upload": lambda: channel.stream_unary(_INGESTS + "Upload")(_messages(b"", b"")),
         }
         for begin in calls.values():
-            # gRPC keeps one for each method, for the call to come, and its loop the one that came last.
-            before = _kept() + Counter(RPCState=1)
-            for _ in range(3):
-                await _drained(begin())
-            async with asyncio.timeout(60):
-                while _kept() - before:
-                    await asyncio.sleep(0.01)
+            await _assert_let_go(begin)
+
+
+async def test_a_stream_that_its_handler_ends_is_let_go_at_once(uncollected: None) -> None:
+    async def stream(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield request
+        await context.abort(grpc.StatusCode.NOT_FOUND, "There is no more.")
+
+    handlers: dict[str, Any] = {"Watch": grpc.unary_stream_rpc_method_handler(stream)}
+    server = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    channel: Any
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await _assert_let_go(lambda: channel.unary_stream("/test.Service/Watch")(b"one"))
+    finally:
+        await server.stop(None)
+
+
+async def _assert_let_go(begin: Callable[[], Any]) -> None:
+    await _drained(begin())
+    # gRPC keeps one for each method, for the call to come, and its loop the one that came last.
+    before = _kept() + Counter(RPCState=1)
+    for _ in range(3):
+        await _drained(begin())
+    async with asyncio.timeout(20):
+        while _kept() - before:
+            await asyncio.sleep(0.01)

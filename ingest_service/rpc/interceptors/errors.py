@@ -47,9 +47,13 @@ def _wrap(handler: Handler, method: str) -> Handler:
         PEER.set(peer_address(context.peer()))
         try:
             return await inner(check(request), context)
-        except aio.AbortError:
+        except aio.AbortError as error:
             # The handler has ended the call itself: a second end would be an error of its own.
-            raise
+            try:
+                # As in `_abort`: without the handler's frames, and without what this one holds.
+                raise error.with_traceback(None)
+            finally:
+                del request, context
         except Exception as error:  # noqa: BLE001 (mapped or logged)
             refusal = _refusal(error, method)
         try:
@@ -63,9 +67,13 @@ def _wrap(handler: Handler, method: str) -> Handler:
             async for response in inner(check(request), context):
                 yield response
             return
-        except aio.AbortError:
+        except aio.AbortError as error:
             # The handler has ended the call itself: a second end would be an error of its own.
-            raise
+            try:
+                # As in `_abort`: without the handler's frames, and without what this one holds.
+                raise error.with_traceback(None)
+            finally:
+                del request, context
         except Exception as error:  # noqa: BLE001 (mapped or logged)
             refusal = _refusal(error, method)
         try:
