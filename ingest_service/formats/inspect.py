@@ -17,11 +17,14 @@ from ingest_service.formats.recognise import (
     JSON,
     MAGIC_BYTES,
     SAFETENSORS,
+    TEMPLATE,
+    TEXT,
     format_for,
     recognise,
 )
 from ingest_service.formats.safetensors import SafetensorsFacts, SafetensorsLimits, SafetensorsReader
 from ingest_service.formats.sentencepiece import SentencePieceLimits, SentencePieceReader
+from ingest_service.formats.text_files import TemplateFileReader, WordsReader
 from ingest_service.vocabulary.errors import FormatInvalid
 from ingest_service.vocabulary.records import Inspection
 
@@ -96,6 +99,10 @@ class FormatReader:
             return SafetensorsReader(limits.safetensors, size_bytes)
         if file_format == JSON:
             return JsonReader(limits.json, size_bytes, self._file_name)
+        if file_format == TEMPLATE:
+            return TemplateFileReader(limits.json, size_bytes, self._file_name)
+        if file_format == TEXT:
+            return WordsReader(limits.json, size_bytes)
         return SentencePieceReader(limits.sentencepiece, size_bytes)
 
     def _look(self, reader: IncrementalReader[Any]) -> None:

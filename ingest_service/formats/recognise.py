@@ -21,6 +21,10 @@ GGUF = "gguf"
 SAFETENSORS = "safetensors"
 JSON = "json"
 TOKENIZER = "tokenizer"
+#: A Jinja chat template, and a tokenizer's words or merges, one a line.
+TEMPLATE = "template"
+TEXT = "text"
+_TEXTS = frozenset({"merges.txt", "vocab.txt"})
 
 _SENTENCEPIECE = b"\n"
 #: security.md H1: magic, version and two counts.
@@ -64,6 +68,10 @@ def format_for(file_name: str) -> str:
         return SAFETENSORS
     if folded.endswith(".json"):
         return JSON
+    if folded.endswith(".jinja"):
+        return TEMPLATE
+    if folded in _TEXTS:
+        return TEXT
     return TOKENIZER if folded == "tokenizer.model" else GGUF
 
 
@@ -81,6 +89,8 @@ def recognise(head: bytes, size_bytes: int, file_name: str = "") -> str:
     elif wanted == TOKENIZER:
         if not head.startswith(_SENTENCEPIECE) or head.lstrip().lower().startswith(_HTML):
             raise _fault("H1", f"This is no SentencePiece tokenizer: {_name(head, 'a piece')}.")
+    elif wanted in {TEMPLATE, TEXT}:
+        _check_text(head)
     elif not head.startswith(b"GGUF"):
         raise _fault("H1", f"This is no GGUF file: {_name(head, '`GGUF`')}.")
     elif size_bytes < _GGUF_HEADER_BYTES:
@@ -96,11 +106,24 @@ def _check_safetensors(head: bytes) -> None:
         raise _fault("H1", f"This is no safetensors file: {_name(head, 'a length and `{`')}.")
 
 
+def _check_text(head: bytes) -> None:
+    """A text may begin with anything, but a byte order mark is part of no template and no word.
+
+    Ollama takes any file that begins with `GGUF` for the model.
+    """
+    if _known(head) or head.startswith(b"GGUF") or head.lstrip().lower().startswith(_HTML):
+        raise _fault("H1", f"This is no text file of a model: {_name(head, 'a text')}.")
+
+
+def _known(head: bytes) -> str:
+    """What it begins like, if that is known; else empty."""
+    return next((what for at, magic, what in _KNOWN_OTHERS if head.startswith(magic, at)), "")
+
+
 def _name(head: bytes, wanted: str) -> str:
     """What it is instead; `wanted` is what it would begin with."""
-    for at, magic, what in _KNOWN_OTHERS:
-        if head.startswith(magic, at):
-            return f"it is {what}"
+    if what := _known(head):
+        return f"it is {what}"
     if _ONNX.match(head):
         return "it looks like an ONNX model, which Ollama cannot use"
     if head.startswith(b"GGUF"):

@@ -34,7 +34,7 @@ _REMEDIES = {
     "V": "Correct the tokenizer's keys: convert the model anew with its own tokenizer files.",
     "C1": "Correct the template, or set INGEST_ALLOW_UNSAFE_TEMPLATES.",
     "C6": "Simplify the template, or set INGEST_ALLOW_UNSAFE_TEMPLATES.",
-    "C2": "Shorten the templates (`gguf-new-metadata` of PyPI's gguf package).",
+    "C2": "Shorten the templates (of a GGUF with `gguf-new-metadata` of PyPI's gguf package).",
     "C3": "Remove the NUL (`gguf-new-metadata` of PyPI's gguf package).",
     "C5": _METADATA,
     "C7": "Convert the projector anew with a current llama.cpp, from the model that it belongs to.",

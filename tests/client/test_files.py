@@ -32,7 +32,7 @@ def test_files_and_roles(tmp_path: Path) -> None:
 
 
 def test_a_directory_of_safetensors_is_sent_as_ollama_itself_would(tmp_path: Path) -> None:
-    inside = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer.model"]
+    inside = ["model.safetensors", "config.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja"]
     directory = make(tmp_path / "d", *inside, "README.md", "model.gguf", ".hidden.json", "pytorch_model.bin")
     (directory / "sub.json").mkdir()
     assert told([directory]) == [(name, "MODEL") for name in sorted(inside)]

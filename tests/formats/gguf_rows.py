@@ -36,6 +36,7 @@ CLIP = G.but({"general.architecture": text("clip"), "general.type": text("mmproj
 #: It splits an image of one size into patches.
 VIT = CLIP.but({"clip.projector_type": text("mlp"), "clip.vision.block_count": u32(1),
                 "clip.vision.embedding_length": u32(8)})  # fmt: skip
+LFM2 = CLIP.but({"clip.projector_type": text("lfm2"), "clip.has_vision_encoder": number(BOOL, 1)})
 #: It has no blocks, and all numbers that its graph is made of.
 LLAVA = VIT.but(
     {
@@ -372,6 +373,10 @@ MODEL = (
             VIT.but({"clip.vision.image_size": u32(14)})),
     key_row("C5", "larger than an image of no size", "clip.vision.patch_size", u32(1), None,
             VIT.but({"clip.vision.image_size": u32(0)})),
+    key_row("C5", "several patches as one", "clip.vision.projector.scale_factor", None, u32(2), LFM2),
+    key_row("C5", "one patch as one", "clip.vision.projector.scale_factor", u32(1), u32(2), LFM2),
+    key_row("C5", "a text to merge by", "clip.vision.spatial_merge_size", text("2"), u32(2),
+            CLIP.but({"clip.projector_type": text("qwen2vl_merger")})),
     Row("C7", "patches of another width", "v.patch_embd.weight",
         LLAVA.but(tensors=(Tensor("v.patch_embd.weight", (4, 4, 3, 16)), *LLAVA.tensors[1:])), LLAVA),
     key_row("C5", "image_size", "clip.vision.image_size", u32(65_537), u32(0), CLIP),

@@ -207,6 +207,7 @@ async def test_stored_bytes_do_not_pass_for_what_another_name_says(start_service
         ("model.safetensors", File.ROLE_MODEL, b"\x02" + bytes(7) + b"{}"),
         ("config.json", File.ROLE_MODEL, config),
         ("tokenizer.model", File.ROLE_MODEL, TOKENIZER_MODEL),
+        ("chat_template.jinja", File.ROLE_MODEL, b"{{ messages }}"),
     ]
     first = await service.ingests.CreateIngest(several(safe))
     for file, (_, _, data) in zip(first.files, safe, strict=True):

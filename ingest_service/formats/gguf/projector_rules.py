@@ -37,6 +37,16 @@ _ANY = {
     "general.name": STRING,
     "general.description": STRING,
 }
+#: Read of some kinds only.
+_QWEN = {"vision.spatial_merge_size": U32, "vision.n_wa_pattern": U32}
+_OF_KINDS = {
+    "qwen2vl_merger": _QWEN,
+    "qwen2.5vl_merger": _QWEN,
+    "qwen3vl_merger": _QWEN,
+    "pixtral": {"vision.spatial_merge_size": U32},
+}
+#: They make one patch of several, and abort where one is made of one.
+_MERGED = frozenset({"idefics3", "lfm2"})
 #: They split an image of one size into patches, and the width among the heads.
 _FIXED_SIZE = frozenset({"mlp", "ldp", "ldpv2", "gemma3", "idefics3", "janus_pro"})
 
@@ -65,6 +75,8 @@ def check_projector(metadata: Metadata) -> None:
         return
     for key, kind in _ANY.items():
         _check_type(metadata, key, kind)
+    for suffix, kind in _OF_KINDS.get(metadata.text("clip.projector_type") or "", {}).items():
+        _check_type(metadata, f"clip.{suffix}", kind)
     names = ("vision", "audio")
     # Of an encoder that is not there nothing is read; older files do not say which there are.
     said = [name for name in names if _flag(metadata, f"clip.has_{name}_encoder")]
@@ -117,6 +129,10 @@ def _check_together(part: _Part) -> None:
     )
     if heads == 0 and blocks:
         part.refuse("attention.head_count", f"There are {blocks} blocks and no attention heads in them.")
+    if kind in _MERGED and part.name == "vision" and (part.number("projector.scale_factor") or 1) <= 1:
+        key = part.key("projector.scale_factor")
+        message = f"{key} is at least 2 for a projector of this kind: llama.cpp aborts."
+        part.metadata.faults.add("C5", part.metadata.offset(key), key, message)
     if kind not in _FIXED_SIZE:
         return
     if heads and blocks and width and width % heads and not part.number("attention.head_dim"):

@@ -68,11 +68,8 @@ def _of_directory(directory: Path) -> list[Path]:
     except OSError as error:
         raise LocalFileError(f"cannot read {directory}: {error.strerror}") from error
     if any(path.suffix == ".safetensors" for path in inside):
-        return [
-            path
-            for path in inside
-            if path.suffix in {".safetensors", ".json"} or path.name == "tokenizer.model"
-        ]
+        names = {"tokenizer.model", "chat_template.jinja"}
+        return [path for path in inside if path.suffix in {".safetensors", ".json"} or path.name in names]
     models = [path for path in inside if path.suffix.lower() == ".gguf"]
     if not models:
         raise LocalFileError(f"{directory} holds neither *.safetensors nor *.gguf")

@@ -54,4 +54,5 @@ def _add(things: PushedThings, modelfile: Modelfile) -> None:
 
 
 def _is_of_safetensors(path: Path) -> bool:
-    return path.suffix.lower() in {".safetensors", ".json"} or path.name == "tokenizer.model"
+    names = {"tokenizer.model", "merges.txt", "vocab.txt"}
+    return path.suffix.lower() in {".safetensors", ".json", ".jinja"} or path.name in names

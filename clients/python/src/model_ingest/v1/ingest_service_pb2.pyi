@@ -92,8 +92,8 @@ class FileSpec(_message.Message):
     file_name: _builtins.str
     """The name within the ingest, e.g. `model.gguf`: 1 to 255 bytes of ASCII letters, digits, `.`,
     `_`, `-`; no slash, not starting with `.` or `-`. It says what the bytes have to be:
-    safetensors for `*.safetensors`, JSON for `*.json`, SentencePiece for `tokenizer.model`, and
-    a GGUF for anything else.
+    safetensors for `*.safetensors`, JSON for `*.json`, SentencePiece for `tokenizer.model`, a chat
+    template for `*.jinja`, text for `merges.txt` and `vocab.txt`, and a GGUF for anything else.
     """
     role: _resources_pb2.File.Role.ValueType
     """What it is to the model; absent means MODEL."""

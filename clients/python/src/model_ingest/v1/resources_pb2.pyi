@@ -875,7 +875,7 @@ class StoredFile(_message.Message):
     size_bytes: _builtins.int
     """Its size."""
     format: _builtins.str
-    """`gguf`; of a safetensors set `safetensors`, `json` or `tokenizer`."""
+    """`gguf`; of a safetensors set `safetensors`, `json`, `tokenizer`, `template` or `text`."""
     corrupt: _builtins.bool
     """The stored bytes are no longer those of the digest: they are not forwarded any more. Upload
     the same file again to heal it.
