@@ -70,6 +70,7 @@ def test_a_setting_that_cannot_be_used(
     assert_refused(run("serve", variables), f"INGEST_{name.upper()}", words)
 
 
+@pytest.mark.extended
 def test_a_setting_that_nobody_knows(tmp_path: Path, sqlite_url: str) -> None:
     variables = environment(tmp_path / "data", sqlite_url) | {"INGEST_DATADIR": "/x"}
     assert_refused(run("serve", variables), "INGEST_DATADIR", "no setting")
@@ -126,6 +127,7 @@ async def test_a_data_directory_that_is_not_the_databases_own(tmp_path: Path, sq
     assert_refused(run("serve", unmounted), "INGEST_DATA_DIR", "mounted")
 
 
+@pytest.mark.extended
 async def test_the_boot_log_tells_what_is_there(tmp_path: Path, sqlite_url: str) -> None:
     process = ServiceProcess(
         environment(tmp_path / "data", sqlite_url, targets="a=http://u:pw@h:1"), tmp_path / "log"

@@ -122,6 +122,7 @@ async def test_sigterm_ends_a_boot_that_waits(tmp_path: Path, sqlite_url: str) -
     assert b"Traceback" not in rest
 
 
+@pytest.mark.extended
 def test_permissions_are_no_password(tmp_path: Path, sqlite_url: str) -> None:
     file = Path(sqlite_url.partition("///")[2])
     file.chmod(0o400)
@@ -155,8 +156,7 @@ def test_a_part_of_the_directory_that_cannot_be_written(tmp_path: Path, sqlite_u
     assert_refused(result, "INGEST_DATA_DIR", *words)
 
 
-@pytest.mark.extended_unless("metrics_listen-1")
-@pytest.mark.extended_unless("listen-1")
+@pytest.mark.extended_unless("metrics_listen")
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("setting", ["listen", "metrics_listen"])
 def test_a_port_that_is_taken_is_found_before_anything_is_made(

@@ -179,6 +179,7 @@ async def test_it_answers_while_the_event_loop_is_stuck(
     assert "ingest_event_loop_stalls_total" in seen[0]
 
 
+@pytest.mark.extended_unless("GET-/-404", "GET-/metrics-200")
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

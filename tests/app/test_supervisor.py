@@ -80,6 +80,7 @@ def test_a_port_that_somebody_listens_on_is_not_reserved() -> None:
         reserve(f"127.0.0.1:{other.getsockname()[1]}")
 
 
+@pytest.mark.extended
 def test_the_parent_loads_no_grpc() -> None:
     script = "import sys, ingest_service.__main__; print({'grpc', 'google.protobuf'} & set(sys.modules))"
     done = subprocess.run(

@@ -86,6 +86,7 @@ async def until_stored(channel: grpc.aio.Channel, name: str) -> int:
     raise AssertionError("the watch ended before the ingest did")
 
 
+@pytest.mark.extended
 @pytest.mark.extended_when("postgresql")
 async def test_an_upload_goes_on_in_the_other_worker_after_a_kill(tmp_path: Path, database_url: str) -> None:
     service = Workers(tmp_path, database_url)

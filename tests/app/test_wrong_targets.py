@@ -24,6 +24,7 @@ from tests.support.files import create_request, gguf
 WORDS = {"api": "ends in /api", "unresolved": "cannot be resolved", "page": "this is not Ollama"}
 
 
+@pytest.mark.extended
 async def test_both_say_what_it_is(
     start_service: StartService, emulator: OllamaEmulator, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ REMOVED = DeleteModelResponse(
 )
 
 
+@pytest.mark.extended
 async def test_rm_says_what_each_target_did(script: Script):
     script.answers("DeleteModel", REMOVED)
     ended = await run_process(script.address, "rm", "M", "--target", "b", "--all-targets")
@@ -37,6 +38,7 @@ async def test_rm_says_what_each_target_did(script: Script):
     assert one["targets"] == [{"target": "a", "removed": True}, {"target": "b", "removed": False}]
 
 
+@pytest.mark.extended
 async def test_rm_says_where_ollama_has_it_still(script: Script):
     model = Model(
         name="models/m:latest",
@@ -83,6 +85,7 @@ async def test_rm_says_before_where_it_stays_and_removes_nothing_without_a_yes(s
     assert len(script.seen("DeleteModel")) == 2
 
 
+@pytest.mark.extended_unless("y-0")
 @pytest.mark.parametrize(("typed", "code"), [("y", 0), ("", 2)])
 async def test_rm_asks_on_a_terminal(script: Script, typed: str, code: int):
     script.answers("GetModel", TWO_READY)

@@ -115,13 +115,14 @@ async def test_nobody_there(ten_bytes: Path):
     assert len(ended.err.splitlines()) == 2, "grpc's own log lines are not ours"
 
 
+@pytest.mark.extended
 async def test_a_file_that_is_not_there(script: Script, tmp_path: Path):
     ended = await run(script.address, "push", tmp_path / "none", "--name", "m")
     assert ended.code == 2
     assert "No such file" in ended.err
 
 
-@pytest.mark.extended_unless("cancel")
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "arguments",
     [["cancel", "i1"], ["retry", "i1"], ["verify", "m"], ["deploy", "m"], ["rm", "m"], ["targets"]],
@@ -153,6 +154,7 @@ async def test_looking_around(script: Script):
     assert ended.objects[0]["size_bytes"] == 5
 
 
+@pytest.mark.extended
 async def test_watch_replays_and_ends(script: Script):
     script.answers("GetIngest", ingest(Ingest.STATE_STORED, done=True, last_sequence=3))
     script.streams(*(event(n, notice=Notice(message=f"n{n}")) for n in (1, 2, 3)))
@@ -186,6 +188,7 @@ async def test_ctrl_c_while_sending(script: Script, ten_bytes: Path):
     assert ended.objects[-1]["ingest"]["name"] == "ingests/i1"
 
 
+@pytest.mark.extended
 async def test_ctrl_c_while_a_target_works(script: Script):
     forwarding = ingest(Ingest.STATE_FORWARDING)
     script.answers("GetIngest", forwarding)
@@ -207,6 +210,7 @@ async def test_ctrl_c_while_a_target_works(script: Script):
     ]
 
 
+@pytest.mark.extended
 async def test_nobody_reads_stdout(script: Script, ten_bytes: Path):
     stores(script)
     process = await asyncio.create_subprocess_shell(

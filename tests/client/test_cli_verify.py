@@ -66,7 +66,7 @@ async def test_all_is_right(script: Script) -> None:
     ]
 
 
-@pytest.mark.extended_unless("False")
+@pytest.mark.extended
 @pytest.mark.parametrize("as_json", [False, True])
 async def test_a_target_lacks_the_model(script: Script, *, as_json: bool) -> None:
     scripted(script, Verdict(target="a", unknown=True), Verdict(target="b"))
@@ -100,6 +100,7 @@ async def test_damage_is_never_exit_code_0(script: Script, *, as_json: bool) -> 
         assert "target a: there" in ended.out
 
 
+@pytest.mark.extended
 async def test_on_a_terminal(script: Script) -> None:
     scripted(script, *ALL_WELL)
     leader, follower = pty.openpty()

@@ -92,6 +92,7 @@ async def test_the_command_with_a_modelfile(
     }
 
 
+@pytest.mark.extended
 async def test_a_path_stands_in_for_from_and_options_of_the_line_are_added(
     allowing: RunningService, emulator: OllamaEmulator, files: Path
 ) -> None:
@@ -136,6 +137,7 @@ async def test_a_directory_of_safetensors(
     assert sorted(sent) == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
+@pytest.mark.extended
 async def test_the_file_that_is_wrong_is_named_and_the_end_is_the_end(
     allowing: RunningService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

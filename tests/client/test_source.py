@@ -35,6 +35,7 @@ async def test_chunks_checksums_and_digest(big_file: Path):
         assert await source.digest() == _sha256(big_file)
 
 
+@pytest.mark.extended_unless("5242897", "1048575")
 @pytest.mark.parametrize("start", [0, 1, CHUNK_BYTES - 1, 3 * CHUNK_BYTES + 5, 5 * CHUNK_BYTES + 17])
 async def test_a_resume_in_a_fresh_process_hashes_what_it_skips(big_file: Path, start: int):
     async with FileSource(big_file) as source:

@@ -219,7 +219,7 @@ async def test_an_early_answer_is_never_taken_for_a_fault(
 
     script.on("Upload", refuse_sooner_or_later)
     script.answers("GetCapabilities", Capabilities(max_chunk_bytes=2))
-    for _ in range(150):
+    for _ in range(60):
         with pytest.raises(FormatError):
             await client.upload(FILE, ten_bytes)
     assert not script.seen("GetIngest")

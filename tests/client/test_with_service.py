@@ -72,6 +72,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     await running.end(signal.SIGKILL)
 
 
+@pytest.mark.extended
 async def test_there_and_back(service: Service, tmp_path: Path):
     path = write_gguf(tmp_path / "My model.gguf", 3 * 2**20 + 5)
     pushed = await run(service.address, "push", path, "--name", "Team/Model", "--json")

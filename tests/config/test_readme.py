@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ingest_service.config import SETTINGS
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -24,6 +26,7 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
             assert "`" not in shown or "ingest.db" in shown, name
 
 
+@pytest.mark.extended
 def test_help_lists_every_setting_with_its_default() -> None:
     answer = subprocess.run(
         [sys.executable, "-m", "ingest_service", "serve", "--help"],

@@ -34,7 +34,7 @@ async def test_a_serving_service_is_healthy(start_service: StartService) -> None
     assert await healthcheck(service.address) == (0, f"{service.address}: SERVING\n")
 
 
-@pytest.mark.extended_unless("0.0.0.0")
+@pytest.mark.extended
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "localhost"])
 async def test_it_asks_where_the_service_listens(start_service: StartService, host: str) -> None:
     service = await start_service()

@@ -13,8 +13,11 @@ import re
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.ollama_emulator import sample_gguf
+
+pytestmark = pytest.mark.extended_when("0.33.0", "0.34.1", "0.40.0")
 
 _ABSENT = "sha256:" + "0" * 64
 

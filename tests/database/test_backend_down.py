@@ -32,7 +32,7 @@ def cluster() -> Iterator[PostgresCluster]:
         own.close()
 
 
-@pytest.mark.extended_unless("immediate")
+@pytest.mark.extended
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 async def test_postgresql_stopped_and_started_again(cluster: PostgresCluster, mode: str) -> None:
     async with opened(cluster.url("up")) as database:

@@ -12,6 +12,9 @@ import pytest
 from tests.emulator.helpers import ABSENT, DIGEST, MODEL, digest_of, push, raw
 from tests.ollama_emulator import OllamaEmulator
 
+# It is a tool of the tests: what they need of it fails there, and contract/ holds it to be like Ollama.
+pytestmark = pytest.mark.extended
+
 MIB = 1 << 20
 DASHED = DIGEST.replace(":", "-")
 

@@ -18,6 +18,9 @@ from tests.emulator.helpers import (
 )
 from tests.ollama_emulator import OllamaEmulator, sample_gguf
 
+# It is a tool of the tests: what they need of it fails there, and contract/ holds it to be like Ollama.
+pytestmark = pytest.mark.extended
+
 ADAPTER = sample_gguf({"general.type": "adapter"}, [TENSOR])
 F32 = sample_gguf({"general.file_type": 0}, [("t", (32,), 0, None)])
 

@@ -13,6 +13,9 @@ import pytest
 from tests.emulator.helpers import DIGEST, ERAS, MODEL, create, digest_of, push, raw, statuses
 from tests.ollama_emulator import Fault, OllamaEmulator
 
+# It is a tool of the tests: what they need of it fails there, and contract/ holds it to be like Ollama.
+pytestmark = pytest.mark.extended
+
 BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 BIG = os.urandom(8 << 20)
 BIG_DIGEST = digest_of(BIG)

@@ -12,6 +12,9 @@ import pytest
 from tests.emulator.helpers import DIGEST, ERAS, create, lines, push, statuses
 from tests.ollama_emulator import Fault, OllamaEmulator
 
+# It is a tool of the tests: what they need of it fails there, and contract/ holds it to be like Ollama.
+pytestmark = pytest.mark.extended
+
 MANIFEST = "writing manifest"
 
 

@@ -15,6 +15,9 @@ import pytest
 from tests.emulator.helpers import DIGEST, MODEL
 from tests.ollama_emulator import EmulatorThread, Fault
 
+# It is a tool of the tests: what they need of it fails there, and contract/ holds it to be like Ollama.
+pytestmark = pytest.mark.extended
+
 ROOT = Path(__file__).parents[2]
 
 

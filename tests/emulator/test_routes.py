@@ -11,6 +11,9 @@ import pytest
 from tests.emulator.helpers import ABSENT, DIGEST, ERAS, create, push, raw
 from tests.ollama_emulator import OllamaEmulator
 
+# It is a tool of the tests: what they need of it fails there, and contract/ holds it to be like Ollama.
+pytestmark = pytest.mark.extended
+
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
 

@@ -11,6 +11,9 @@ import pytest
 from tests.emulator.helpers import create, push
 from tests.ollama_emulator import OllamaEmulator
 
+# It is a tool of the tests: what they need of it fails there, and contract/ holds it to be like Ollama.
+pytestmark = pytest.mark.extended
+
 
 async def stamps(client: httpx.AsyncClient) -> tuple[str, str]:
     """What show and tags say."""

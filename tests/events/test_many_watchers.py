@@ -138,6 +138,8 @@ async def test_who_is_far_behind_reads_pages_of_their_own(
 async def test_events_are_kept_for_a_while_only(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingest_service.events.feed._POLL_SECONDS", 0.02)
     monkeypatch.setattr("ingest_service.events.feed._KEEP_SECONDS", 0.1)
+    # What the tests before have left alive is not looked through again and again.
+    gc.freeze()
     crowd = Crowd(history, 3)
     await crowd.at(await history.tell(100))
 
@@ -149,6 +151,7 @@ async def test_events_are_kept_for_a_while_only(history: History, monkeypatch: p
         # One each may still be named by a watcher's own frame.
         while held() > 3:
             await asyncio.sleep(0.1)
+    gc.unfreeze()
     await crowd.ended(await history.end())
 
 

@@ -87,7 +87,7 @@ async def test_a_link_that_is_cut_every_mebibyte_still_gets_the_file_there(
     await ends_well(service, name)
 
 
-@pytest.mark.extended_unless("60-False", "600-True")
+@pytest.mark.extended_unless("60-False")
 @pytest.mark.parametrize(("at", "reset"), [(60, False), (150, True), (300, False), (600, True)])
 async def test_an_answer_that_is_cut_off_is_harmless(
     at: int, reset: bool, start_service: StartService
@@ -99,6 +99,7 @@ async def test_an_answer_that_is_cut_off_is_harmless(
     await ends_well(service, name)
 
 
+@pytest.mark.extended_unless("up")
 @pytest.mark.parametrize("direction", ["up", "down"])
 async def test_a_half_open_link_ends_as_stalled_and_can_be_gone_on_with(
     direction: str, start_service: StartService

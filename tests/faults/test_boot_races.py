@@ -89,6 +89,7 @@ async def test_a_blob_that_another_process_is_at_is_left_where_it_is(
     assert quarantined(service.settings.data_dir) == [path.name]
 
 
+@pytest.mark.extended_unless("gone")
 @pytest.mark.parametrize("harm", ["gone", "cut"])
 async def test_a_blob_that_is_healed_between_the_look_and_the_mark_is_not_called_corrupt(
     harm: str, database_url: str, start_service: StartService, monkeypatch: pytest.MonkeyPatch

@@ -129,6 +129,7 @@ async def test_a_partial_without_a_row_goes_and_a_blob_without_a_row_is_kept_asi
     assert await service.service.database.read(lambda tx: tx.blobs.live_sizes()) == {}
 
 
+@pytest.mark.extended_unless("cut")
 @pytest.mark.parametrize("harm", ["gone", "cut"])
 async def test_stored_bytes_that_are_gone_are_found_and_healed_by_the_same_push(
     harm: str, database_url: str, start_service: StartService, caplog: pytest.LogCaptureFixture

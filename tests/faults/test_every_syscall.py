@@ -124,7 +124,7 @@ async def one_case(fault: str, call: str, number: int, case: Case, start_service
     return traced
 
 
-@pytest.mark.extended_unless("signal=KILL", "error=EIO-fdatasync-1-postgresql")
+@pytest.mark.extended_unless("signal=KILL-pwritev")
 @pytest.mark.parametrize(("fault", "call", "number", "kind", "on"), QUICK)
 async def test_a_fault_at_this_call_costs_no_acknowledged_byte(
     fault: str, call: str, number: int, kind: str, on: str, tmp_path: Path, new_url: NewUrl,

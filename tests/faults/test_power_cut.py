@@ -141,6 +141,7 @@ async def check_after_power_cut(disk: Disk, told: Told, url: str, start_service:
         await service.service.stop(0.0)
 
 
+@pytest.mark.extended_unless("committed-another")
 @pytest.mark.parametrize(
     "database_on", [pytest.param("the same disk", marks=pytest.mark.soak), "another disk"]
 )

@@ -59,6 +59,7 @@ async def test_a_sweep_by_hand_gets_its_turn_beside_a_running_service(
     assert not left.partial.exists()
 
 
+@pytest.mark.extended
 async def test_a_sweep_of_a_directory_that_holds_no_store_makes_none(
     service: RunningService, tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ async def end(service: RunningService, ingest: Ingest, how: str) -> None:
     assert Ingest.State.Name((await get(service.ingests, ingest.name)).state) == f"STATE_{how}"
 
 
+@pytest.mark.extended_unless("EXPIRED")
 @pytest.mark.parametrize("how", ["FAILED", "CANCELLED", "EXPIRED"])
 async def test_the_stored_files_of_what_was_never_stored_go_after_their_grace(
     database_url: str, start_service: StartService, how: str

@@ -65,7 +65,7 @@ def test_any_split_gives_the_same_facts(steps: list[int]) -> None:
     assert split.offset == whole.offset == len(G.header)
 
 
-@pytest.mark.extended_unless("128")
+@pytest.mark.extended
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
 def test_each_byte_changed_gives_facts_or_a_named_fault(flip: int) -> None:
     refused = 0
@@ -80,7 +80,7 @@ def test_each_byte_changed_gives_facts_or_a_named_fault(flip: int) -> None:
 
 
 @given(st.data())
-@settings(max_examples=400)
+@settings(max_examples=150)
 def test_bytes_changed_put_in_and_taken_away_give_facts_or_a_named_fault(data: st.DataObject) -> None:
     content = bytearray(FILE)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -98,6 +98,7 @@ def test_any_bytes_after_the_start_give_a_named_fault(rest: bytes) -> None:
     assert reader.state is State.FAULT
 
 
+@pytest.mark.extended
 def test_each_prefix_needs_more_and_each_shorter_file_is_refused() -> None:
     for end in range(len(G.header)):
         reader = read(FILE[:end], len(FILE))
@@ -191,6 +192,7 @@ def vocabulary(count: int) -> Gguf:
     )
 
 
+@pytest.mark.extended
 def test_a_large_vocabulary_is_read_and_its_one_duplicate_found() -> None:
     file = vocabulary(300_000)
     header = file.header

@@ -225,12 +225,12 @@ def is_json(text: bytes) -> bool:
 
 def test_what_it_passes_over_is_json_exactly_where_pythons_decoder_says_so() -> None:
     passed = 0
-    for text in texts(4000):
+    for text in texts(1000):
         reader = read(text, "vocab.json")
         assert (reader.state is State.DONE) == is_json(text), (text, reader.fault)
         assert str(read(text, "vocab.json", step=1).fault) == str(reader.fault), text
         passed += reader.state is State.DONE
-    assert passed > 250
+    assert passed > 60
 
 
 def test_config_json_tells_facts_under_the_names_that_ggufs_have() -> None:
@@ -310,6 +310,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.extended_unless("tokenizer")
 @pytest.mark.extended_when("lists")
 @pytest.mark.parametrize("name", [*HOSTILE, "tokenizer"])
 def test_memory_stays_small_whatever_comes(name: str) -> None:

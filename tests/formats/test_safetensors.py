@@ -161,6 +161,7 @@ def test_each_byte_changed_gives_facts_or_a_named_fault(flip: int) -> None:
         assert_settled(read(bytes(content)))
 
 
+@pytest.mark.extended
 @given(st.data())
 @settings(max_examples=300)
 def test_any_edits_give_facts_or_a_named_fault(data: st.DataObject) -> None:

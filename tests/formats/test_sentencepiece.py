@@ -93,6 +93,7 @@ def test_its_facts() -> None:
     assert reader.inspection.facts == {"tokenizer": "llama", "vocabulary_size": 2}
 
 
+@pytest.mark.extended
 def test_memory_stays_small() -> None:
     data = b"".join(piece(f"t{index}") for index in range(3000)) + b"\x12\x80\x80\x80\x01" + bytes(2 << 20)
     tracemalloc.start()

@@ -33,7 +33,7 @@ WAYS = {
 }
 
 
-@pytest.mark.extended_unless("settled", "missing", "refused")
+@pytest.mark.extended_unless("postgresql", "sqlite-settled")
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_deployment_ends_the_same_on_both(
     both_worlds: World, emulator: OllamaEmulator, way: str

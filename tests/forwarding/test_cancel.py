@@ -75,6 +75,7 @@ async def test_a_push_is_torn_off(both_worlds: World, emulator: OllamaEmulator) 
     assert calls(emulator) == "version head post"
 
 
+@pytest.mark.extended_unless("unknown")
 @pytest.mark.parametrize("ends", ["well", "badly", "unknown"])
 async def test_a_running_create_is_left_to_answer(world: World, emulator: OllamaEmulator, ends: str) -> None:
     stall = emulator.faults.add(Fault("stall", "create", after_line="parsing"))
@@ -151,6 +152,7 @@ async def test_the_other_target_keeps_what_it_has(world: World, emulator: Ollama
         await world.close()
 
 
+@pytest.mark.extended_unless("True")
 @pytest.mark.parametrize("talks", [False, True])
 async def test_a_create_that_does_not_end_is_let_go(
     both_worlds: World, emulator: OllamaEmulator, talks: bool

@@ -71,6 +71,7 @@ async def created(world: World, emulator: OllamaEmulator, files: Files, **reques
     return body
 
 
+@pytest.mark.extended_unless("0.40.0")
 @pytest.mark.parametrize("version", ["0.24.0", "0.33.0", "0.40.0"])
 async def test_every_option_under_its_name_at_ollama(
     world: World, emulator: OllamaEmulator, version: str
@@ -102,6 +103,7 @@ async def test_a_model_with_projector_where_adapters_are_refused(
     assert await created(world, emulator, TOGETHER[1:]) == {"files": TOGETHER_FILES}
 
 
+@pytest.mark.extended_unless("0.34.1")
 @pytest.mark.parametrize("version", ["0.30.0", "0.34.1"])
 async def test_a_draft_beside_the_model(world: World, emulator: OllamaEmulator, version: str) -> None:
     emulator.version = version
@@ -124,7 +126,7 @@ async def test_a_draft_is_quantized_and_the_model_is_not(world: World, emulator:
     assert digest(small) not in [layer.digest for layer in manifest.layers]
 
 
-@pytest.mark.extended_unless("0.33.0", "0.40.0")
+@pytest.mark.extended_unless("0.40.0")
 @pytest.mark.parametrize("version", ["0.30.0", "0.33.0", "0.34.1", "0.40.0"])
 async def test_shards_keep_their_numbers_and_come_before_a_projector(
     world: World, emulator: OllamaEmulator, version: str
@@ -138,7 +140,7 @@ async def test_shards_keep_their_numbers_and_come_before_a_projector(
     assert max(ours) < "projector.gguf"
 
 
-@pytest.mark.extended_unless("options1-0.24.0", "options0-0.33.0")
+@pytest.mark.extended_unless("options0")
 @pytest.mark.parametrize("version", ["0.24.0", "0.33.0"])
 @pytest.mark.parametrize("options", [{}, {"quantize": "Q4_K_M"}])
 async def test_a_set_of_safetensors_keeps_its_names(
@@ -149,6 +151,7 @@ async def test_a_set_of_safetensors_keeps_its_names(
     assert body == {"files": {name: digest(data) for name, _, data in SAFE_SET}, **options}
 
 
+@pytest.mark.extended_unless("0.33.0")
 @pytest.mark.parametrize("version", ["0.24.0", "0.33.0"])
 async def test_quantize(world: World, emulator: OllamaEmulator, version: str) -> None:
     emulator.version = version
@@ -156,7 +159,7 @@ async def test_quantize(world: World, emulator: OllamaEmulator, version: str) ->
     assert body == {"files": {"model.gguf": digest(WEIGHTS)}, "quantize": "q4_k_m"}
 
 
-@pytest.mark.extended_unless("True-0.24.0", "False-0.33.0")
+@pytest.mark.extended_unless("0.33.0")
 @pytest.mark.parametrize("version", ["0.24.0", "0.33.0"])
 @pytest.mark.parametrize("lora", [True, False])
 async def test_from_a_model_that_is_there(
@@ -201,6 +204,7 @@ async def test_from_a_model_that_goes_while_the_adapter_is_pushed(
     assert calls(emulator) == "version show head post show"
 
 
+@pytest.mark.extended_unless("options0")
 @pytest.mark.parametrize(("options", "creates"), [({"quantize": "Q4_K_M"}, 2), ({"system": "x"}, 1)])
 async def test_a_lost_answer_to_quantize_is_not_settled_by_the_bytes_as_they_were(
     world: World, emulator: OllamaEmulator, options: dict[str, Any], creates: int
@@ -217,6 +221,7 @@ async def test_a_lost_answer_to_quantize_is_not_settled_by_the_bytes_as_they_wer
     assert (deployment.layer_digest == digest(WEIGHTS)) == (creates == 1)
 
 
+@pytest.mark.extended
 async def test_as_many_words_as_are_taken_are_also_shown(world: World, emulator: OllamaEmulator) -> None:
     words = {"licenses": ["l" * 1_000_000, "\n" * 1_000_000], "system": "s" * 1_000_000}
     ingest_id = await world.stored_set([("m.gguf", FileRole.MODEL, sample_gguf())], options=words)

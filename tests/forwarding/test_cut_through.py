@@ -194,7 +194,7 @@ async def test_a_cancelled_ingest_sends_no_further(
     assert list(emulator.blobs.digests()) == []
 
 
-@pytest.mark.extended_unless("not declared")
+@pytest.mark.extended
 @pytest.mark.parametrize("how", ["switched off", "not declared"])
 async def test_when_it_does_not_happen(
     how: str, start_service: StartService, emulator: OllamaEmulator

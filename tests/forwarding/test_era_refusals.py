@@ -32,6 +32,9 @@ TYPICAL = {"parameters": {"typical_p": 0.5}}
 Files = list[tuple[str, FileRole, bytes]]
 
 
+@pytest.mark.extended_unless(
+    "files1-", "files4-", "files5-", "files9-", "files12-", "files15-", "files16-", "files18-"
+)
 @pytest.mark.parametrize(
     ("version", "files", "options", "named"),
     [
@@ -75,7 +78,7 @@ async def test_it_is_refused_before_anything_is_pushed(
     assert await world.states(ingest_id) == "FAILED"
 
 
-@pytest.mark.extended_unless("0.24.0-options0", "0.34.0-options1")
+@pytest.mark.extended_unless("0.34.0")
 @pytest.mark.parametrize("options", [TYPICAL, {"quantize": "Q8_0"}])
 @pytest.mark.parametrize("version", ["0.24.0", "0.34.0"])
 async def test_the_last_versions_that_can_still_do_it(

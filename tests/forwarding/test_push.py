@@ -82,9 +82,7 @@ CASES = [
 ]
 
 
-@pytest.mark.extended_unless(
-    "no fault", "mid-body, not stored", "nothing is sent twice", "no space, later", "forgets nothing"
-)
+@pytest.mark.extended_unless("forgets nothing", "reset after the body")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_a_fault_while_the_blob_is_sent_is_got_over(
     world: World, emulator: OllamaEmulator, case: Case
@@ -121,7 +119,7 @@ async def test_a_blob_that_appears_after_head_is_settled_by_another_head(
     assert emulator.calls.body_bytes() == 0
 
 
-@pytest.mark.extended_unless("TARGET_REFUSED0", "UNREACHABLE", "CORRUPT")
+@pytest.mark.extended_unless("corrupt_upload")
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [

@@ -26,6 +26,7 @@ async def rotten(world: World) -> str:
     return ingest_id
 
 
+@pytest.mark.extended_unless("True")
 @pytest.mark.parametrize("shares_directory", [False, True])
 async def test_it_is_neither_sent_nor_adopted(
     both_worlds: World, emulator: OllamaEmulator, tmp_path: Path, *, shares_directory: bool

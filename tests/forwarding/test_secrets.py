@@ -29,7 +29,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.extended_unless("fine", "refused", "no JSON", "redirect")
+@pytest.mark.extended_unless("fine", "refused")
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_no_secret_and_no_librarys_words_are_told(
     world: World, emulator: OllamaEmulator, caplog: pytest.LogCaptureFixture, fault: str

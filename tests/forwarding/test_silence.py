@@ -21,6 +21,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.extended_unless("between")
 @pytest.mark.parametrize("place", PLACES)
 async def test_silence_is_waited_for_while_version_answers(
     world: World, emulator: OllamaEmulator, place: str | None
@@ -49,6 +50,7 @@ async def test_lines_that_come_slowly_are_no_silence(
     assert not [event for event in await world.events(ingest.id) if event.kind == "notice"]
 
 
+@pytest.mark.extended_unless("between")
 @pytest.mark.parametrize("place", PLACES)
 async def test_silence_beyond_what_is_allowed_is_given_up_and_tried_again(
     world: World, emulator: OllamaEmulator, monkeypatch: pytest.MonkeyPatch, place: str | None
@@ -83,6 +85,7 @@ async def test_silence_after_which_the_model_is_there_is_success(
     assert len(emulator.calls.named("create")) <= 2
 
 
+@pytest.mark.extended_unless("between")
 @pytest.mark.parametrize("place", PLACES)
 async def test_a_target_that_died_in_silence_is_given_up_early(
     world: World, emulator: OllamaEmulator, place: str | None
@@ -104,9 +107,9 @@ async def test_lines_that_mean_nothing_are_silence(world: World, monkeypatch: py
 
 
 async def test_an_answer_without_end_is_given_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest_service.forwarding.answers._MAX_LINES_BYTES", 1 << 20)
+    monkeypatch.setattr("ingest_service.forwarding.answers._MAX_LINES_BYTES", 1 << 18)
     target = _Talker(b'{"status":"again"}\n' * 1000)
-    await _give_up(world, target, "The answer did not end within 1048576 bytes.")
+    await _give_up(world, target, "The answer did not end within 262144 bytes.")
 
 
 class _Talker:

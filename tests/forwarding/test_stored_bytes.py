@@ -39,6 +39,7 @@ async def forwarded_after(world: World, damage: str) -> Ingest:
     return await world.done(ingest_id)
 
 
+@pytest.mark.extended_unless("a flipped byte", "not there")
 @pytest.mark.parametrize("damage", ["a flipped byte", "too short", "too long", "not there"])
 async def test_corrupt_stored_bytes_fail_the_deployment_without_a_create(
     world: World, emulator: OllamaEmulator, damage: str

@@ -28,6 +28,7 @@ async def test_a_blob_missing_at_create_is_sent_once_more(
     assert any(event.kind == "notice" for event in await world.events(ingest.id))
 
 
+@pytest.mark.extended_unless("0.24.0")
 @pytest.mark.parametrize("version", ["0.24.0", "0.34.1"])
 async def test_a_blob_missing_twice_is_final(world: World, emulator: OllamaEmulator, version: str) -> None:
     emulator.version = version

@@ -76,6 +76,7 @@ async def test_shards_that_older_rules_took_are_compared_before_one_of_them_is_s
     assert not emulator.calls.named("blob_head") + emulator.calls.named("blob_post")
 
 
+@pytest.mark.extended_unless("marked")
 @pytest.mark.parametrize("how", ["marked", "cut", "gone"])
 async def test_a_rotten_blob_goes_to_no_target(world: World, emulator: OllamaEmulator, how: str) -> None:
     ingest_id = await world.stored(GOOD)

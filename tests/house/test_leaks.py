@@ -144,7 +144,7 @@ def _charged(report: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-@pytest.mark.extended_unless("socket_in_garbage", "task", "child", "temporary")
+@pytest.mark.extended
 @pytest.mark.parametrize("name", LEFT)
 def test_what_is_left_is_charged(report: str, name: str) -> None:
     told = _charged(report)[f"left_{name}"].partition("\n_")[0]

@@ -177,6 +177,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("on", [True, False])
 def test_a_child_writes_it_to_its_log(on: bool, tmp_path: Path) -> None:
     log, variables = tmp_path / "log", {"PATH": "/usr/bin:/bin"}

@@ -30,6 +30,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.extended), signal.SIGKILL])
 def test_a_killed_run_leaves_no_postgresql(number: signal.Signals) -> None:
     with subprocess.Popen(

@@ -102,7 +102,7 @@ def shorten(path: Path) -> None:
     os.truncate(path, MEBIBYTE)
 
 
-@pytest.mark.extended_unless("overwrite-shared", "grow-copied")
+@pytest.mark.extended_unless("grow-copied")
 @pytest.mark.parametrize("copied", [False, True], ids=["shared", "copied"])
 @pytest.mark.parametrize("meddle", [grow, overwrite, shorten])
 async def test_a_file_that_is_written_to_meanwhile_fails_and_lies_there_as_it_is(
@@ -133,6 +133,7 @@ async def test_a_shared_file_that_somebody_has_opened_for_writing_is_not_publish
     assert path.read_bytes() == DATA
 
 
+@pytest.mark.extended_unless("shared")
 @pytest.mark.parametrize("copied", [False, True], ids=["shared", "copied"])
 async def test_another_file_in_its_place_is_left_there_and_the_first_is_stored(
     storing: RunningService, tmp_path: Path, hashed: Gate, copied: bool
@@ -219,6 +220,7 @@ async def test_a_cancel_while_it_is_hashed_ends_it_at_once(
     check_taken_in(tmp_path / "data", DATA)
 
 
+@pytest.mark.extended_unless("copied")
 @pytest.mark.parametrize("copied", [False, True], ids=["shared", "copied"])
 async def test_a_stop_leaves_it_to_the_next_boot(
     start_service: StartService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: bool
@@ -300,7 +302,7 @@ def hashing(monkeypatch: pytest.MonkeyPatch) -> Gate:
     return gate
 
 
-@pytest.mark.extended_unless("adopted-shorten", "adopted-grow", "hashing-shorten")
+@pytest.mark.extended_unless("hashing-shorten")
 @pytest.mark.parametrize("meddle", [shorten, grow, overwrite])
 @pytest.mark.parametrize("held", [adopted, hashing])
 async def test_a_shared_file_that_is_written_to_before_it_is_hashed_ends_the_same(
@@ -320,7 +322,7 @@ async def test_a_shared_file_that_is_written_to_before_it_is_hashed_ends_the_sam
     check_changed(await ended(storing, ingest), path, changed)
 
 
-@pytest.mark.extended_unless("shorten", "grow")
+@pytest.mark.extended_unless("shorten")
 @pytest.mark.parametrize("meddle", [shorten, grow, overwrite])
 async def test_a_shared_file_that_is_written_to_while_the_service_is_down_ends_the_same(
     start_service: StartService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meddle: Meddle

@@ -27,6 +27,7 @@ async def test_it_follows_like_a_push(
     check_taken_in(tmp_path / "data", data)
 
 
+@pytest.mark.extended
 async def test_store_only_and_detach(
     start_service: StartService, emulator: OllamaEmulator, tmp_path: Path
 ) -> None:

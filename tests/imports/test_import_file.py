@@ -99,6 +99,7 @@ def of_another_owner(path: Path, tmp_path: Path) -> None:
     os.chown(path, 12345, 12345)
 
 
+@pytest.mark.extended_unless("linked")
 @pytest.mark.parametrize("how", [linked, young, of_another_owner])
 async def test_a_file_that_somebody_could_write_to_is_copied(
     storing: RunningService, tmp_path: Path, how: Callable[[Path, Path], None]
@@ -193,6 +194,7 @@ def device(path: Path, tmp_path: Path) -> None:
     os.mknod(path, 0o600 | 0o020000, os.makedev(1, 3))
 
 
+@pytest.mark.extended_unless("link", "fifo")
 @pytest.mark.parametrize("kind", [missing, fifo, directory, link, unix_socket, device])
 async def test_what_is_no_plain_file_is_not_there(
     storing: RunningService, tmp_path: Path, kind: Callable[[Path, Path], None]

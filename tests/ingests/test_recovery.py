@@ -89,6 +89,7 @@ async def check_stored(parts: Parts, ingest: Ingest) -> None:
     assert (await parts.create(DATA, "later", sha256=digest(DATA))).files[0].deduplicated
 
 
+@pytest.mark.extended_unless("some-VERIFYING", "none-UPLOADING")
 @pytest.mark.parametrize("state", [FileState.UPLOADING, FileState.VERIFYING])
 @pytest.mark.parametrize("partial", [None, b"", DATA[:1000], DATA], ids=["none", "empty", "some", "all"])
 async def test_an_upload_that_a_crash_cut_off_before_its_first_checkpoint_begins_anew(
@@ -100,6 +101,7 @@ async def test_an_upload_that_a_crash_cut_off_before_its_first_checkpoint_begins
     assert (await parts_on_sqlite.push(ingest, DATA)).state is FileState.STORED
 
 
+@pytest.mark.extended_unless("more-VERIFYING", "some-UPLOADING")
 @pytest.mark.parametrize("state", [FileState.UPLOADING, FileState.VERIFYING])
 @pytest.mark.parametrize("behind", [b"", b"never synced", bytes(len(DATA))], ids=["nothing", "some", "more"])
 async def test_an_upload_that_a_crash_cut_off_is_cut_to_its_last_checkpoint_and_goes_on(
@@ -112,6 +114,7 @@ async def test_an_upload_that_a_crash_cut_off_is_cut_to_its_last_checkpoint_and_
     assert parts_on_sqlite.blob(DATA) == DATA
 
 
+@pytest.mark.extended_unless("shorter-VERIFYING", "none-UPLOADING")
 @pytest.mark.parametrize("state", [FileState.UPLOADING, FileState.VERIFYING])
 @pytest.mark.parametrize("partial", [None, b"", DATA[:999]], ids=["none", "empty", "shorter"])
 async def test_an_upload_whose_committed_bytes_are_gone_is_a_failure(
@@ -136,6 +139,7 @@ async def test_a_publication_is_finished_from_what_there_is(
     await check_stored(parts_on_sqlite, ingest)
 
 
+@pytest.mark.extended_unless("short", "none")
 @pytest.mark.parametrize(
     "partial", [None, b"", DATA[:-1], DATA + b"x"], ids=["none", "empty", "short", "long"]
 )
@@ -194,6 +198,7 @@ def directory(path: Path) -> None:
     path.mkdir()
 
 
+@pytest.mark.extended_unless("UPLOADING-link")
 @pytest.mark.parametrize("planted", [link, directory])
 @pytest.mark.parametrize("state", [FileState.UPLOADING, FileState.PUBLISHING])
 async def test_something_else_in_place_of_a_partial_does_not_keep_the_service_from_booting(

@@ -152,6 +152,7 @@ async def test_overlaps_are_skipped_and_any_order_without_a_gap_gives_the_file(
     assert parts.blob(data) == data
 
 
+@pytest.mark.extended_unless("417")
 @pytest.mark.parametrize("size_bytes", [SMALLEST, SMALLEST + 1, 1000])
 async def test_a_small_file_may_come_byte_by_byte(parts: Parts, size_bytes: int) -> None:
     data = model_bytes(size_bytes)

@@ -17,6 +17,7 @@ from tests.ingests.test_recovery import DATA, crashed
 _OPEN = os.open
 
 
+@pytest.mark.extended_unless(".part-24", ".locks-24")
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 @pytest.mark.parametrize(
     ("state", "where"),

@@ -61,6 +61,7 @@ def reason_of(file: File) -> Reason:
     return file.failure.reason
 
 
+@pytest.mark.extended_unless("write", "sync")
 @pytest.mark.parametrize("place", ["write", "sync", "hash"])
 async def test_a_full_store_fails_the_upload_with_its_reason(parts: Parts, place: str) -> None:
     parts.hooks.before[place] = raising(StorageFull())
@@ -74,6 +75,7 @@ async def test_a_full_store_fails_the_upload_with_its_reason(parts: Parts, place
     assert (await parts.push(again, DATA)).state is FileState.STORED
 
 
+@pytest.mark.extended_unless("write", "sync")
 @pytest.mark.parametrize("place", ["create_partial", "write", "sync", "hash"])
 async def test_a_failing_store_leaves_the_upload_where_its_last_good_checkpoint_was(
     parts: Parts, place: str
@@ -97,6 +99,7 @@ async def test_a_full_disk_before_the_first_byte_leaves_the_upload_resumable_or_
     assert await check_resumable(parts, ingest, DATA) == 0
 
 
+@pytest.mark.extended_unless("error1")
 @pytest.mark.parametrize("error", [StorageFull(), StorageFailed(), RuntimeError("boom")])
 async def test_a_publication_that_fails_is_seen_through_by_the_next_boot_or_sweep(
     parts: Parts, error: Exception
@@ -114,6 +117,7 @@ async def test_a_publication_that_fails_is_seen_through_by_the_next_boot_or_swee
     assert parts.blob(DATA) == DATA
 
 
+@pytest.mark.extended_unless("sync")
 @pytest.mark.parametrize("place", ["create_partial", "write", "sync", "hash"])
 async def test_an_unforeseen_fault_is_logged_and_costs_no_durable_byte(
     parts: Parts, place: str, caplog: pytest.LogCaptureFixture
@@ -128,6 +132,7 @@ async def test_an_unforeseen_fault_is_logged_and_costs_no_durable_byte(
     await check_resumable(parts, ingest, DATA, distrusted=place in {"sync", "hash"})
 
 
+@pytest.mark.extended_unless("error0")
 @pytest.mark.parametrize("error", [Draining(), UploadStalled(), BackendDown(), RuntimeError("boom")])
 async def test_an_upload_that_was_cut_off_keeps_all_that_came_whoever_cut_it(
     parts: Parts, error: Exception
@@ -195,6 +200,7 @@ async def test_patience_ends_with_the_service_and_the_bytes_stay(parts: Parts) -
     assert parts.blob(DATA) == DATA
 
 
+@pytest.mark.extended_unless("full-write", "away-create_partial")
 @pytest.mark.parametrize("place", ["write", "create_partial"])
 @pytest.mark.parametrize("away", [BackendDown(), StorageFull()], ids=["away", "full"])
 async def test_an_upload_that_fails_while_the_database_is_away_can_go_on_when_it_is_back(

@@ -165,5 +165,5 @@ class Machine(RuleBasedStateMachine):
             assert _I.STORED in [body["state"] for body in told]
 
 
-Machine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+Machine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 test_any_legal_history = Machine.TestCase

@@ -82,6 +82,7 @@ async def finishes(service: RunningService, file_name: str, call: Any) -> None:
     assert (await call).state == STORED
 
 
+@pytest.mark.extended_unless("finishes", "vanishes")
 @pytest.mark.parametrize("ends", [half_closes, vanishes, is_cancelled, is_refused, finishes])
 async def test_one_upload_too_many_is_told_to_wait_and_gets_the_slot_of_one_that_ended(
     ends: Callable[[RunningService, str, Any], Awaitable[None]], start_service: StartService

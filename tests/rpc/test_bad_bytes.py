@@ -14,6 +14,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 _REST = b"\x00" * 200
 
 
+@pytest.mark.extended_unless("HTML", "git lfs pull", "FUGG")
 @pytest.mark.parametrize(
     ("head", "words"),
     [
@@ -47,6 +48,7 @@ async def test_bytes_that_are_no_gguf_are_named_for_what_they_are(
     assert dict(ingest.failure.metadata) == refusal.metadata
 
 
+@pytest.mark.extended_unless("GGUF\\x03")
 @pytest.mark.parametrize("data", [b"G", b"GGUF", b"GGUF\x03\x00\x00\x00", b"GGUF" + b"\x00" * 19])
 async def test_a_file_shorter_than_any_gguf_header(shared: Scene, data: bytes) -> None:
     file = await shared.new_file(data)

@@ -46,7 +46,7 @@ async def test_a_malformed_digest_in_create(shared: Scene, sha256: str) -> None:
     assert await shared.all_ingests() == before
 
 
-@pytest.mark.extended_unless("upper case", "no hex", "path")
+@pytest.mark.extended_unless("path")
 @pytest.mark.parametrize("sha256", MALFORMED.values(), ids=MALFORMED)
 async def test_a_malformed_digest_in_finish(shared: Scene, sha256: str) -> None:
     file = await shared.new_file(DATA)

@@ -36,6 +36,7 @@ async def watched(running: RunningService, name: str, after_sequence: int = 0) -
     return [item.event.sequence async for item in running.ingests.WatchIngest(request, timeout=30)]
 
 
+@pytest.mark.extended_unless("KNOWN/files/other.gguf", "000000000000")
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     ("file", "reason"),

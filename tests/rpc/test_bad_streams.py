@@ -42,6 +42,7 @@ async def test_a_start_that_names_nothing(shared: Scene) -> None:
     await refused(upload(shared.running, [start("")]), "STREAM_PROTOCOL", "start")
 
 
+@pytest.mark.extended_unless("start")
 @pytest.mark.parametrize("again", ["start", "empty message"])
 async def test_a_second_start(shared: Scene, again: str) -> None:
     file = await shared.new_file(DATA)
@@ -50,6 +51,7 @@ async def test_a_second_start(shared: Scene, again: str) -> None:
     await left_resumable(shared, file, MEBIBYTE)
 
 
+@pytest.mark.extended_unless("9223372036854775807", "1048577")
 @pytest.mark.parametrize("offset", [MEBIBYTE + 1, 2 * MEBIBYTE, 2**62, 2**63 - 1])
 async def test_an_offset_beyond_what_has_arrived(shared: Scene, offset: int) -> None:
     file = await shared.new_file(DATA)
@@ -59,6 +61,7 @@ async def test_an_offset_beyond_what_has_arrived(shared: Scene, offset: int) -> 
     await left_resumable(shared, file, MEBIBYTE)
 
 
+@pytest.mark.extended_unless("-1")
 @pytest.mark.parametrize("offset", [-1, -(2**63)])
 async def test_a_negative_offset(shared: Scene, offset: int) -> None:
     file = await shared.new_file(DATA)
@@ -78,6 +81,7 @@ async def test_bytes_beyond_the_declared_size(shared: Scene, data: bytes) -> Non
     await shared.assert_failed(file, "SIZE_MISMATCH")
 
 
+@pytest.mark.extended_unless("6291456")
 @pytest.mark.parametrize("declared", [len(DATA) + 1, len(DATA) * 2])
 async def test_finish_before_all_declared_bytes_are_there(shared: Scene, declared: int) -> None:
     file = await shared.new_file(declared)
@@ -110,6 +114,7 @@ async def test_a_known_part_is_checked_before_it_is_skipped(shared: Scene) -> No
     await left_resumable(shared, file, MEBIBYTE)
 
 
+@pytest.mark.extended_unless("2097153")
 @pytest.mark.parametrize("size_bytes", [2 * MEBIBYTE + 1, 3 * MEBIBYTE])
 async def test_a_chunk_over_the_cap(shared: Scene, size_bytes: int) -> None:
     file = await shared.new_file(DATA)

@@ -76,7 +76,7 @@ def test_the_largest_request_that_means_something_is_not_refused() -> None:
 @given(data=st.one_of(st.binary(max_size=60), st.lists(st.sampled_from(
     [b"\x12\x00", b"\x1a\x02\x2a\x00", b"\x22\x01a", b"\x28\x01", b"\x1b", b"\x1c", b"\x0d", b"\x80\x01"]
 ), max_size=20).map(b"".join)))  # fmt: skip
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_protobuf_reads_is_passed_on(data: bytes) -> None:
     """What it does not read may pass as well: protobuf is asked next."""
     for message_type in (_CREATE, REQUEST_TYPES["/model_ingest.v1.IngestService/ListIngests"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from model_ingest.v1 import resources_pb2
 
 from tests.conftest import StartService
@@ -9,6 +10,7 @@ from tests.ollama_emulator import OllamaEmulator
 from tests.support.files import MEBIBYTE, gguf, push
 
 
+@pytest.mark.extended_when("sqlite")
 async def test_push_to_ready(
     start_service: StartService, emulator: OllamaEmulator, database_url: str
 ) -> None:

@@ -124,6 +124,7 @@ async def test_without_targets_none_is_asked(simple: RunningService, emulator: O
     assert await notices(simple, ingest.name) == ["The model was deleted from the catalog."]
 
 
+@pytest.mark.extended
 async def test_a_target_that_has_no_such_model_is_no_error(
     simple: RunningService, emulator: OllamaEmulator
 ) -> None:
@@ -274,6 +275,7 @@ async def test_what_others_put_on_a_target_is_not_removed(
     assert emulator.calls.named("delete") == []
 
 
+@pytest.mark.extended
 async def test_bytes_that_others_share_stay(running: RunningService) -> None:
     await push(running.ingests, ONE, "m", store_only=True)
     await push(running.ingests, TWO, "m", store_only=True)
@@ -296,6 +298,7 @@ async def test_bytes_that_others_share_stay(running: RunningService) -> None:
     assert blobs(running) == digests(ONE)
 
 
+@pytest.mark.extended
 async def test_a_damaged_blob_goes_with_its_model(simple: RunningService) -> None:
     await push(simple.ingests, ONE, "m", store_only=True)
     database = simple.service.database
@@ -349,6 +352,7 @@ async def test_a_sweep_takes_up_what_was_asked_for_in_spite_of_its_brake(
     assert blobs(running) == digests(THREE)
 
 
+@pytest.mark.extended
 async def test_it_goes_from_several_targets_at_once(start_service: StartService, tmp_path: Path) -> None:
     """One that takes its time holds up nobody."""
     async with AsyncExitStack() as stack:

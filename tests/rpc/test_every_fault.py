@@ -63,7 +63,7 @@ async def refused_while_it_comes(scene: Scene, taken: Taken, head: bytes, size_b
     return refusal
 
 
-@pytest.mark.extended_unless("A1", "C1", "H1", "K1", "M1")
+@pytest.mark.extended_unless("A1", "C1")
 @pytest.mark.parametrize("rule", RULES)
 async def test_a_file_that_breaks_the_rule(shared: Scene, taken: Taken, rule: str) -> None:
     rows: list[Row] = [row for row in SENT if row.rule == rule]
@@ -77,7 +77,7 @@ async def test_a_file_that_breaks_the_rule(shared: Scene, taken: Taken, rule: st
         assert refusal.fields == (row.field,)
 
 
-@pytest.mark.extended_unless("A1", "M1")
+@pytest.mark.extended_unless("M1")
 @pytest.mark.parametrize("rule", RULES)
 async def test_the_same_file_put_right_is_stored(shared_store: Scene, rule: str) -> None:
     row = next(row for row in SENT if row.rule == rule)

@@ -122,6 +122,7 @@ async def test_a_models_facts_are_those_of_all_its_shards(start_service: StartSe
     assert (share["tensors"], share["parameters"]) == (3, found["parameter_count"])
 
 
+@pytest.mark.extended_unless("True")
 @pytest.mark.parametrize("dedup", [False, True])
 async def test_shards_that_do_not_fit_together(start_service: StartService, *, dedup: bool) -> None:
     """The last one shows it: the ingest fails, also if its bytes are here already."""
@@ -140,6 +141,7 @@ async def test_shards_that_do_not_fit_together(start_service: StartService, *, d
         assert (await refused(again, "FORMAT_INVALID")).metadata["rule"] == "X3"
 
 
+@pytest.mark.extended
 async def test_shards_with_the_same_tensors_reach_no_target(
     start_service: StartService, emulator: OllamaEmulator
 ) -> None:
@@ -163,6 +165,7 @@ async def test_shards_with_the_same_tensors_reach_no_target(
     assert not emulator.calls.named("blob_post") + emulator.calls.named("create")
 
 
+@pytest.mark.extended
 async def test_a_whole_model_may_be_called_like_the_only_shard_of_one(
     start_service: StartService, emulator: OllamaEmulator
 ) -> None:
@@ -176,6 +179,7 @@ async def test_a_whole_model_may_be_called_like_the_only_shard_of_one(
     assert {tuple(call.json["files"]) for call in emulator.calls.named("create")} == {("model.gguf",)}
 
 
+@pytest.mark.extended
 async def test_a_role_that_the_header_denies(start_service: StartService) -> None:
     service = await start_service()
     data = model()
@@ -210,6 +214,7 @@ UNSAFE = Gguf().but({"tokenizer.chat_template": text("{{ ''.__class__ }}")}).fil
 TWICE = Gguf().but(extra=(counted(b"llama.block_count") + u32(U32),)).file()
 
 
+@pytest.mark.extended_unless("C1")
 @pytest.mark.parametrize(
     ("setting", "value", "data", "rule"),
     [

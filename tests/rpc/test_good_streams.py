@@ -64,6 +64,7 @@ async def test_empty_chunks_are_a_sign_of_life(storing: RunningService) -> None:
     await assert_stored(storing, [item for part in parts for item in (chunk(0, b""), part)])
 
 
+@pytest.mark.extended
 async def test_names_that_differ_only_in_case_are_one_model(scene: Scene) -> None:
     """Neither the catalog nor the target has two."""
     await push(scene.running.ingests, gguf(1000, seed=1), "NS/Foo:V1")

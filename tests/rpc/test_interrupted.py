@@ -42,7 +42,7 @@ async def ends_well(scene: Scene, file: str, offset: int) -> None:
     assert (stored.state, stored.sha256) == (resources_pb2.File.STATE_STORED, digest(DATA))
 
 
-@pytest.mark.extended_unless("some", "all bytes")
+@pytest.mark.extended_unless("some")
 @pytest.mark.parametrize("chunks", [[], WHOLE[:1], WHOLE], ids=["no chunk", "some", "all bytes"])
 async def test_a_half_close_before_finish(scene: Scene, chunks: list[UploadRequest]) -> None:
     """All bytes may be there, with the digest declared, and still nobody said that they are all."""

@@ -65,6 +65,7 @@ async def test_twenty_uploads_of_different_bytes_at_once(
     assert running.service.uploads.held_bytes == 0
 
 
+@pytest.mark.extended
 async def test_an_upload_completes_while_another_model_is_being_created_at_a_target_that_hangs(
     scene: Scene, emulator: OllamaEmulator
 ) -> None:

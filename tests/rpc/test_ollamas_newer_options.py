@@ -111,6 +111,7 @@ async def test_a_draft_reaches_the_target_that_knows_it(
     assert catalogued.facts["parameter_count"] == catalogued.files[0].facts["parameter_count"]
 
 
+@pytest.mark.extended
 async def test_a_retry_carries_them_all(service: RunningService, emulators: Emulators) -> None:
     new, _ = emulators
     new.faults.add(Fault("error_line", "create", after_line=1, body="no such thing"))

@@ -67,6 +67,7 @@ async def test_an_upload_of_a_known_ingest_sends_no_name(scene: Scene) -> None:
         assert "model-ingest-name" not in dict(await call.initial_metadata())
 
 
+@pytest.mark.extended
 async def test_a_stored_file_takes_the_rest_of_the_stream_and_says_so(scene: Scene) -> None:
     await push(scene.running.ingests, DATA, "first")
     request = create_request(DATA, "second", sha256=digest(DATA))
@@ -87,6 +88,7 @@ async def test_a_stored_file_is_answered_even_without_finish(scene: Scene) -> No
     assert (file.state, file.deduplicated) == (resources_pb2.File.STATE_STORED, True)
 
 
+@pytest.mark.extended_unless("2")
 @pytest.mark.parametrize("count", [0, 2])
 async def test_exactly_one_file(scene: Scene, count: int) -> None:
     files = [FileSpec(file_name=f"{number}.gguf", size_bytes=1) for number in range(count)]

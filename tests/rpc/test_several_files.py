@@ -102,6 +102,7 @@ async def test_a_list_of_ingests_leaves_the_options_out(service: RunningService)
     assert ingest.HasField("options")
 
 
+@pytest.mark.extended
 async def test_a_list_of_ingests_with_many_files_comes_in_pages_that_fit(start_service: StartService) -> None:
     service = await start_service()
     names = [f"{'n' * 234}-{n:05}-of-01024.gguf" for n in range(1, 1025)]
@@ -170,6 +171,7 @@ async def test_one_bad_file_fails_the_ingest_and_closes_the_others(
     assert not emulator.calls.names()
 
 
+@pytest.mark.extended
 async def test_an_upload_that_runs_ends_when_another_file_fails(service: RunningService) -> None:
     ingest = await service.ingests.CreateIngest(several())
     call = service.ingests.Upload(timeout=60)
@@ -188,6 +190,7 @@ async def test_an_upload_that_runs_ends_when_another_file_fails(service: Running
     assert not list((service.settings.data_dir / "uploads").glob("*.part"))
 
 
+@pytest.mark.extended
 async def test_files_that_are_stored_already_are_not_sent_again(service: RunningService) -> None:
     first = await service.ingests.CreateIngest(several())
     for file, (_, _, data) in zip(first.files, FILES, strict=True):

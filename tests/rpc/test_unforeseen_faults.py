@@ -143,6 +143,7 @@ async def test_a_fault_of_one_call_is_none_of_the_next(scene: Scene, monkeypatch
     assert await scene.get(ingest.name) == ingest
 
 
+@pytest.mark.extended_unless("upload")
 @pytest.mark.parametrize("kind", ["unary", "stream", "upload"])
 async def test_a_client_that_cancels_cancels_the_handler_and_is_no_fault(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str

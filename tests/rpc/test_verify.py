@@ -92,6 +92,7 @@ def verdicts(response: VerifyModelResponse) -> list[tuple[str, bool, str]]:
     return [(one.target, one.present, one.message) for one in response.targets]
 
 
+@pytest.mark.extended
 async def test_a_sound_model(scene: Scene) -> None:
     await push(scene.running.ingests, DATA)
     before = (await get_model(scene.running)).files[0].verify_time.ToDatetime()
@@ -105,6 +106,7 @@ async def test_a_sound_model(scene: Scene) -> None:
     assert not file.corrupt
 
 
+@pytest.mark.extended
 async def test_progress_is_that_of_the_reading(scene: Scene, every_moment: None) -> None:
     await push(scene.running.ingests, DATA)
     steered = steer(scene.running)
@@ -202,7 +204,7 @@ async def two_files(running: RunningService) -> tuple[bytes, bytes]:
     return parts
 
 
-@pytest.mark.extended_unless("1")
+@pytest.mark.extended
 @pytest.mark.parametrize("rotten", [0, 1])
 async def test_of_several_files_all_are_read_and_the_rotten_one_is_named(scene: Scene, rotten: int) -> None:
     parts = await two_files(scene.running)
@@ -231,6 +233,7 @@ async def test_a_disk_that_cannot_be_read_ends_as_storage_failed(scene: Scene) -
     assert not any(file.corrupt for file in (await get_model(scene.running)).files)
 
 
+@pytest.mark.extended
 async def test_a_target_that_lacks_the_model_is_no_error(scene: Scene) -> None:
     await push(scene.running.ingests, DATA)
     for name in scene.emulator.models.names():
