@@ -7,6 +7,7 @@ person to look at.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
@@ -28,6 +29,8 @@ _log = logging.getLogger(__name__)
 WAIT_SECONDS = 20.0
 #: Digests whose copies are read or wait for that; what is pushed beyond that is sent.
 _MAX_WAITING = 1024
+#: Calls that look for copies at the same time: more than one only where the disk stands still.
+_MAX_LISTINGS = 64
 #: Copies that were found to differ and need not be read again by this process.
 _MAX_REMEMBERED = 1024
 
@@ -53,22 +56,26 @@ class TakingBack:
         self._clock = clock
         self._reading = asyncio.Semaphore(1)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._listings: set[asyncio.Task[dict[str, list[QuarantinedCopy]]]] = set()
         self._different: set[QuarantinedCopy] = set()
         self._closing = False
 
     async def take_back(self, wanted: Mapping[str, tuple[str, int]]) -> None:
-        """Digest -> file name and length of what a client is about to send. Those that are in quarantine and
-        sound are LIVE blobs afterwards, if they could be read within WAIT_SECONDS. Raises nothing.
+        """Digest -> file name and length of what a client is about to send, none of it stored. What is in
+        quarantine and sound is a LIVE blob afterwards, if it could be looked for and read within
+        WAIT_SECONDS. Raises nothing.
         """
         if not wanted:
             return
-        waiting = {
-            self._begin(sha256, self._take_back(sha256, copies, wanted[sha256][0]))
-            for sha256, copies in (await self._copies(wanted)).items()
-        }
-        tasks = {task for task in waiting if task is not None}
-        if tasks:
-            await asyncio.wait(tasks, timeout=WAIT_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_SECONDS):
+                waiting = {
+                    self._begin(sha256, self._take_back(sha256, copies, wanted[sha256][0]))
+                    for sha256, copies in (await self._copies(wanted)).items()
+                }
+                tasks = {task for task in waiting if task is not None}
+                if tasks:
+                    await asyncio.wait(tasks)
 
     def stored(self, sha256: str, size_bytes: int) -> None:
         """These bytes were just stored: copies of them in quarantine are read, and removed if they are the
@@ -81,8 +88,10 @@ class TakingBack:
         self._closing = True
         for task in self._tasks.values():
             task.cancel()
-        while self._tasks:
-            await asyncio.wait(set(self._tasks.values()))
+        for listing in self._listings:
+            listing.cancel()
+        while self._tasks or self._listings:
+            await asyncio.wait({*self._tasks.values(), *self._listings})
 
     def _begin(self, sha256: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         running = self._tasks.get(sha256)
@@ -106,13 +115,26 @@ class TakingBack:
             work.close()
 
     async def _copies(self, wanted: Mapping[str, tuple[str, int]]) -> dict[str, list[QuarantinedCopy]]:
+        """What is there of these digests and lengths; nothing while too many ask already."""
+        if self._closing or len(self._listings) >= _MAX_LISTINGS:
+            return {}
+        # A task of its own: whoever waits no longer leaves a thread behind, and that counts until it is back.
+        listing = asyncio.create_task(self._list(wanted))
+        self._listings.add(listing)
+        listing.add_done_callback(self._listings.discard)
+        return await asyncio.shield(listing)
+
+    async def _list(self, wanted: Mapping[str, tuple[str, int]]) -> dict[str, list[QuarantinedCopy]]:
         found: dict[str, list[QuarantinedCopy]] = {}
         try:
-            for copy in await self._quarantine.copies():
-                if copy.sha256 in wanted and copy.size_bytes == wanted[copy.sha256][1]:
+            for copy in await self._quarantine.copies(wanted.keys()):
+                if copy.size_bytes == wanted[copy.sha256][1]:
                     found.setdefault(copy.sha256, []).append(copy)
         except IngestError as error:
             _log.warning("quarantine cannot be looked at", extra={"detail": error.message})
+            return {}
+        except Exception:  # noqa: BLE001 (logged; the bytes are sent, as if there were no copy)
+            _log.exception("unforeseen fault while quarantine was looked at")
             return {}
         return found
 

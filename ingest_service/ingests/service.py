@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from ingest_service.blobs import TakingBack, Vetting
@@ -82,8 +82,9 @@ class Ingests:
         if former is not None:
             return former
         name = check_new_ingest(request, self._limits, self._targets)
-        await self._look_in_quarantine(request)
         usable_digests = await self._usable_digests(request)
+        if await self._looked_in_quarantine(request, usable_digests):
+            usable_digests = await self._usable_digests(request)
         usable = await self._admission.usable_bytes()
 
         async def work(tx: Transaction) -> Ingest:
@@ -193,12 +194,17 @@ class Ingests:
         former = await self._database.transact(lambda tx: tx.ingests.by_request_id(request_id))
         return None if former is None else same_request(former, fingerprint)
 
-    async def _look_in_quarantine(self, request: NewIngest) -> None:
-        if self._taking_back is not None:
-            named = [file for file in request.files if file.sha256]
-            await self._taking_back.take_back(
-                {file.sha256: (file.file_name, file.size_bytes) for file in named}
-            )
+    async def _looked_in_quarantine(self, request: NewIngest, stored: Collection[str]) -> bool:
+        """For what is declared and not stored; False if there is nothing to look for."""
+        wanted = {
+            file.sha256: (file.file_name, file.size_bytes)
+            for file in request.files
+            if file.sha256 and file.sha256 not in stored
+        }
+        if self._taking_back is None or not wanted:
+            return False
+        await self._taking_back.take_back(wanted)
+        return True
 
     async def _usable_digests(self, request: NewIngest) -> set[str]:
         """Of what may be counted as stored: it is there, and what today's rules accept as these files."""

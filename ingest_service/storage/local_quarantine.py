@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -58,9 +58,10 @@ class LocalQuarantine:
         self._looker = looker or executor
         self._guard = guard
 
-    async def copies(self) -> list[QuarantinedCopy]:
-        """Every regular file there that has a blob's name, by name. Raises StorageFailed, StoreDown."""
-        return await self._run(self._copies, self._looker)
+    async def copies(self, of: Collection[str] | None = None) -> list[QuarantinedCopy]:
+        """Every regular file there that has a blob's name (`of`: of these digests), by name. Raises
+        StorageFailed, StoreDown."""
+        return await self._run(lambda: self._copies(of), self._looker)
 
     @contextlib.asynccontextmanager
     async def open(self, copy: QuarantinedCopy) -> AsyncIterator[BlobReader]:
@@ -126,10 +127,11 @@ class LocalQuarantine:
 
         return await self._run(remove)
 
-    def _copies(self) -> list[QuarantinedCopy]:
+    def _copies(self, of: Collection[str] | None) -> list[QuarantinedCopy]:
         found: list[QuarantinedCopy] = []
         try:
-            names = sorted(path.name for path in self._directory.iterdir())
+            with os.scandir(self._directory) as entries:
+                names = sorted(entry.name for entry in entries if _is_named_for(entry.name, of))
         except FileNotFoundError:
             return []
         for name in names:
@@ -154,6 +156,11 @@ class LocalQuarantine:
         except OSError as error:
             posix.log_failure("a file call in quarantine failed", error)
             raise posix.storage_error(error) from error
+
+
+def _is_named_for(name: str, digests: Collection[str] | None) -> bool:
+    named = _NAME.fullmatch(name)
+    return named is not None and (digests is None or f"sha256:{named[1]}" in digests)
 
 
 def _seen(name: str, found: os.stat_result) -> QuarantinedCopy | None:

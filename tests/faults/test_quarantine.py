@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 from model_ingest.v1 import resources_pb2
 
+from ingest_service.blobs import taking_back
+from ingest_service.storage import QuarantinedCopy
 from tests.conftest import StartService
 from tests.faults.client import STORED
 from tests.faults.invariants import blob_names, quarantined
@@ -67,6 +70,53 @@ async def test_a_quarantined_blob_that_is_sent_again_is_stored_once(
     await until_quarantine_was_looked_at(service)
     assert quarantined(service.settings.data_dir) == []
     assert (service.settings.data_dir / "blobs" / NAME).read_bytes() == DATA
+
+
+async def test_quarantine_is_not_looked_at_for_what_is_stored(
+    start_service: StartService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await start_service()
+    await push(service.ingests, DATA)
+    await until_quarantine_was_looked_at(service)
+    asked: list[set[str]] = []
+
+    async def copies(of: Collection[str]) -> list[QuarantinedCopy]:
+        asked.append(set(of))
+        return []
+
+    monkeypatch.setattr(service.service.quarantine, "copies", copies)
+    again = await service.ingests.CreateIngest(create_request(DATA, "again", sha256=digest(DATA)))
+    assert again.files[0].deduplicated
+    assert asked == []
+    other = digest(gguf(301_000))
+    await service.ingests.CreateIngest(create_request(gguf(301_000), "other", sha256=other))
+    assert asked == [{other}]
+
+
+async def test_a_quarantine_that_cannot_be_listed_keeps_no_client_waiting(
+    start_service: StartService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await start_service()
+    stuck, listings = asyncio.Event(), 0
+
+    async def copies(of: Collection[str]) -> list[QuarantinedCopy]:
+        nonlocal listings
+        listings += 1
+        await stuck.wait()
+        return []
+
+    monkeypatch.setattr(taking_back, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(taking_back, "_MAX_LISTINGS", 2)
+    monkeypatch.setattr(service.service.quarantine, "copies", copies)
+    for number in range(4):
+        data = gguf(300_000 + number * 1000)
+        asked = await service.ingests.CreateIngest(
+            create_request(data, f"m{number}", sha256=digest(data)), timeout=30
+        )
+        assert not asked.files[0].deduplicated
+    # Each of them waits for a thread that does not come back: there is no end of clients.
+    assert listings == 2
+    stuck.set()
 
 
 async def test_a_copy_that_is_not_what_its_name_says_is_neither_used_nor_removed(
