@@ -269,6 +269,19 @@ class DeploymentQueries:
         )
         await self._statements.run(statement)
 
+    async def waited_for(self, targets: Collection[str]) -> set[str]:
+        """Those of these targets on which something waits for its next try."""
+        query = (
+            select(deployments.c.target)
+            .distinct()
+            .where(
+                deployments.c.target.in_(list(targets)),
+                deployments.c.state == str(DeploymentState.PENDING),
+                deployments.c.next_attempt_at.is_not(None),
+            )
+        )
+        return set((await self._statements.run(query)).scalars())
+
     async def end_waits(self, targets: Collection[str]) -> int:
         """What waits for its next try on these targets is due now. Answers how many."""
         statement = (

@@ -17,10 +17,11 @@ _AT_ONCE = 32
 
 
 class Probes:
-    """Asks `GET /api/version` of targets whose last attempt got no answer.
+    """Asks `GET /api/version` of targets whose last attempt got no answer, or that something waits for.
 
     What waits is woken only when a target was found silent here and then answers: one that answers this
-    question and fails at another is left to the backoff of its deployments.
+    question and fails at another is left to the backoff of its deployments. What waits when the process
+    begins is woken once in any case: nobody may have looked while there was no process.
     """
 
     def __init__(
@@ -30,11 +31,18 @@ class Probes:
         self._targets = targets
         self._breakers = breakers
         self._silent: set[str] = set()
+        self._has_begun = False
 
     async def round(self, busy: Collection[str]) -> list[str]:
-        """Asks each once; answers those that are back. `busy` are being asked by an attempt just now."""
-        names = [name for name, breaker in self._breakers.items() if breaker.is_open and name not in busy]
-        self._silent &= {name for name, breaker in self._breakers.items() if breaker.is_open}
+        """Asks each once; answers those that are back. `busy` are being asked by an attempt just now. Raises
+        DatabaseDown."""
+        waited_for = await self._database.read(lambda tx: tx.deployments.waited_for(self._targets.keys()))
+        if not self._has_begun:
+            self._silent |= waited_for
+            self._has_begun = True
+        asked = waited_for | {name for name, breaker in self._breakers.items() if breaker.is_open}
+        self._silent &= asked
+        names = sorted(asked.difference(busy))
         free = asyncio.Semaphore(_AT_ONCE)
         answers = await asyncio.gather(*(self._answers(self._targets[name], free) for name in names))
         back = [
