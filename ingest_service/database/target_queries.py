@@ -60,6 +60,10 @@ class TargetQueries:
         ahead = targets.c.served_at_us > now + int(CLOCK_SLACK_SECONDS * 1_000_000)
         await self._statements.run(update(targets).where(ahead).values(served_at_us=now))
 
+    async def now_us(self) -> int:
+        """The database's clock."""
+        return int((await self._statements.run(select(database_now()))).scalar_one())
+
     async def served_within(self, seconds: float) -> set[str]:
         """Targets that some process has said to serve within that time."""
         query = select(targets.c.name).where(

@@ -26,4 +26,4 @@ class ForwardingSettings:
     #: How often a target that did not answer is asked for its version, which costs little.
     probe_seconds: float = 1.0
     #: How often this process says which targets it works for, and looks for those that nobody does.
-    announce_seconds: float = 30.0
+    announce_seconds: float = 10.0

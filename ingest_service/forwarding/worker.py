@@ -19,7 +19,7 @@ from ingest_service.forwarding.cut_through import CutThrough
 from ingest_service.forwarding.probes import Probes
 from ingest_service.forwarding.settings import ForwardingSettings
 from ingest_service.forwarding.target import Target
-from ingest_service.forwarding.unserved import serve_targets
+from ingest_service.forwarding.unserved import ServedTargets
 from ingest_service.storage import BlobStore
 from ingest_service.vocabulary.errors import IngestError
 
@@ -165,11 +165,10 @@ class Worker:
         await attempt.run()
 
     async def _serve_for_ever(self) -> None:
+        served = ServedTargets(self._database, sorted(self._targets), self._settings, self._clock)
         while True:
             try:
-                await serve_targets(
-                    self._database, sorted(self._targets), self._settings.retry_seconds, self._clock
-                )
+                await served.round()
                 self._served_once.set()
             except IngestError:
                 _log.debug("the targets could not be looked after; the database does not answer")

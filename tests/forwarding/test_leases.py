@@ -171,7 +171,7 @@ async def test_a_fault_of_ours_does_not_end_the_worker(
 
     async def breaks(work: object) -> object:
         left[0] -= 1
-        if left[0] >= 0 and "serve_targets" not in repr(work):
+        if left[0] >= 0 and "announce" not in repr(work):
             raise RuntimeError("a bug")
         return await real(work)  # type: ignore[arg-type]
 

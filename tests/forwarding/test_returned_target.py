@@ -20,7 +20,6 @@ from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.rpc.scenes import Scene, until
 from tests.support.files import create_request, gguf, send, upload_messages
 
-
 _HOUR: dict[str, Any] = {"first_backoff_seconds": 3600.0, "max_backoff_seconds": 3600.0}
 
 
