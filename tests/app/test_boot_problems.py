@@ -156,7 +156,7 @@ def test_a_part_of_the_directory_that_cannot_be_written(tmp_path: Path, sqlite_u
     assert_refused(result, "INGEST_DATA_DIR", *words)
 
 
-@pytest.mark.extended_unless("metrics_listen")
+@pytest.mark.extended_unless("metrics_listen-1")
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("setting", ["listen", "metrics_listen"])
 def test_a_port_that_is_taken_is_found_before_anything_is_made(
@@ -181,7 +181,7 @@ async def test_one_port_for_both(tmp_path: Path, sqlite_url: str) -> None:
     await service.stop(0.0)
 
 
-@pytest.mark.extended_unless("sslmode", "3D000")
+@pytest.mark.extended_unless("3D000")
 @pytest.mark.parametrize(
     ("change", "remedy"),
     [

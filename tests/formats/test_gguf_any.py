@@ -148,6 +148,7 @@ MUCH: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.extended_unless("one string")
 @pytest.mark.extended_when("empty tokens", "long keys", "small arrays")
 @pytest.mark.extended_when("a million tokens", "65536 tensors")
 @pytest.mark.parametrize("name", MUCH)

@@ -84,9 +84,7 @@ CASES = [
 ]
 
 
-@pytest.mark.extended_unless(
-    "500 of Ollama", "403 empty", "head-404", "show-404", "confirm-404", "version-307", "post-413"
-)
+@pytest.mark.extended_unless("500 of Ollama", "-404", "version-307", "post-413", "create-403 empty")
 @pytest.mark.parametrize(("call", "after", "fault", "end"), CASES)
 async def test_an_http_error_at_a_step_ends_as_documented(
     world: World, emulator: OllamaEmulator, call: str, after: int, fault: str, end: End

@@ -20,7 +20,7 @@ from tests.support.postgres import PostgresCluster
 PLACES = [("blob_post", None), ("create", "parsing"), ("create", "success")]
 
 
-@pytest.mark.extended_unless("create")
+@pytest.mark.extended_unless("create-success")
 @pytest.mark.parametrize(("call", "line"), PLACES, ids=str)
 async def test_a_real_postgresql_restarts_while_a_target_works(
     postgres: PostgresCluster, tmp_path: Any, emulator: OllamaEmulator, call: str, line: str | None

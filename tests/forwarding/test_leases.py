@@ -125,7 +125,7 @@ async def test_a_long_create_keeps_its_lease_over_many_of_its_lengths(
     assert len(emulator.calls.named("create")) == 1
 
 
-@pytest.mark.extended_unless("create")
+@pytest.mark.extended_unless("create-place1")
 @pytest.mark.parametrize(("call", "place"), [("blob_post", {"at_bytes": 10}), ("create", {"after_line": 1})])
 async def test_stop_gives_leases_back_at_once(
     both_worlds: World, emulator: OllamaEmulator, call: str, place: dict[str, int]

@@ -154,6 +154,7 @@ def test_what_is_left_is_charged(report: str, name: str) -> None:
         assert re.search(rf", (made|opened) by \S*test_planted.py:\d+ test_left_{name}", told)
 
 
+@pytest.mark.extended
 def test_nobody_else_is_charged(report: str) -> None:
     charged = set(_charged(report))
     assert charged == {f"left_{name}" for name in LEFT} | {"last"}

@@ -74,6 +74,9 @@ BAD_CHUNKS: dict[str, tuple[list[tuple[int, bytes, int | None]], type[IngestErro
 FINAL = (SizeMismatch, FormatInvalid)
 
 
+@pytest.mark.extended_unless(
+    "a wrong checksum of an overlap", "a gap at", "a negative offset", "over the cap"
+)
 @pytest.mark.parametrize("name", BAD_CHUNKS)
 async def test_bad_chunks_are_refused_and_cost_only_themselves_unless_the_file_is_wrong(
     parts: Parts, name: str
@@ -109,6 +112,7 @@ DIGESTS: dict[str, tuple[str, str, type[IngestError] | None]] = {
 }
 
 
+@pytest.mark.extended_unless("in neither", "malformed", "in create", "another in finish")
 @pytest.mark.parametrize("name", DIGESTS)
 async def test_a_digest_is_given_once_at_least_and_right(parts: Parts, name: str) -> None:
     declared, given_last, error = DIGESTS[name]

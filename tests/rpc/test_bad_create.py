@@ -47,11 +47,13 @@ async def test_a_model_name_that_ollama_or_a_path_could_misread(shared: Scene, n
     await assert_refused(shared, create_request(1, name), "NAME_INVALID", "model")
 
 
+@pytest.mark.extended_unless("x-cloud")
 @pytest.mark.parametrize("tag", ["cloud", "local", "x-cloud", "Cloud", "LOCAL", "7b-Cloud", "-cloud"])
 async def test_a_tag_that_ollama_keeps_for_itself(shared: Scene, tag: str) -> None:
     await assert_refused(shared, create_request(1, f"m:{tag}"), "NAME_INVALID", "model")
 
 
+@pytest.mark.extended_unless("../a", "a/b", ".gguf")
 @pytest.mark.parametrize(
     "name",
     [

@@ -182,7 +182,7 @@ NO = {
 }
 
 
-@pytest.mark.extended_unless("no answer")
+@pytest.mark.extended_unless("done")
 @pytest.mark.parametrize("case", NO)
 async def test_a_target_that_cannot_be_asked_leaves_the_catalog_as_it_was(
     case: str, start_service: StartService, emulator: OllamaEmulator, tmp_path: Path
