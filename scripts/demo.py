@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -43,12 +42,6 @@ def ollama_version(url: str) -> str | None:
             return str(json.load(response)["version"])
     except (OSError, ValueError, KeyError, http.client.HTTPException):
         return None
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -148,17 +141,17 @@ def main() -> int:
             small_gguf(model)
         say(f"== Pushing {model} ({model.stat().st_size} bytes)")
         with target(directory) as (url, is_real):
-            server = f"127.0.0.1:{free_port()}"
             log = directory / "service.log"
             settings = {
-                "INGEST_LISTEN": server,
+                "INGEST_LISTEN": "127.0.0.1:0",
                 "INGEST_DATA_DIR": str(directory / "data"),
                 "INGEST_DATABASE_URL": "",
                 "INGEST_TARGETS": f"default={url}",
                 "INGEST_DRAIN_SECONDS": "5",
             }
             with process("service", ["-m", "ingest_service", "serve"], log, **settings) as child:
-                wait_for_line(log, "message=serving", child)
+                line = wait_for_line(log, "message=serving ", child)
+                server = "127.0.0.1:" + line.partition(" port=")[2].split()[0]
                 say(f"== The service listens on {server} (SQLite, local directory)")
                 run(["push", str(model), "--name", MODEL_NAME], server)
                 run(["ls"], server)

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.main_path import Memory
 from tests.support.models import beginning
+from tests.support.ports import ReservedPort
 from tests.support.service import ROOT, ServiceProcess, environment
 
 MEBIBYTE = 1024 * 1024
@@ -61,7 +62,8 @@ async def ours(directory: Path, **settings: Any) -> AsyncIterator[Server]:
 async def naive(directory: Path) -> AsyncIterator[Server]:
     """`python -m benchmarks.naive`."""
     directory.mkdir(exist_ok=True)
-    address = ServiceProcess({}, directory / "log").address
+    reserved = ReservedPort()
+    address = reserved.address
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.naive", str(directory), address,
         cwd=ROOT, stdout=asyncio.subprocess.PIPE,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import ReservedPort
 from tests.support.service import ROOT, ServiceProcess, environment
 
 
@@ -78,9 +79,8 @@ def test_a_setting_that_nobody_knows(tmp_path: Path, sqlite_url: str) -> None:
 
 @pytest.mark.extended
 def test_a_database_out_of_reach(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    url = f"postgresql+asyncpg://somebody:secret@127.0.0.1:{port}/ingest"
+    nobody = ReservedPort()
+    url = f"postgresql+asyncpg://somebody:secret@{nobody.address}/ingest"
     result = run("serve", environment(tmp_path / "data", url))
     assert_refused(
         result, "INGEST_DATABASE_URL", "cannot be opened", "start the database", "Connection refused"

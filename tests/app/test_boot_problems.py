@@ -18,6 +18,7 @@ from ingest_service.app import Service
 from ingest_service.process import StartError
 from ingest_service.vocabulary.errors import DatabaseFull
 from tests.app.test_boot import assert_refused
+from tests.support.ports import ReservedPort
 from tests.support.postgres import PostgresCluster
 from tests.support.service import ROOT, environment, settings_for
 from tests.support.unprivileged import run_service
@@ -173,9 +174,9 @@ def test_a_port_that_is_taken_is_found_before_anything_is_made(
 
 
 async def test_one_port_for_both(tmp_path: Path, sqlite_url: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        listen = f"127.0.0.1:{probe.getsockname()[1]}"
-    service = Service(settings_for(tmp_path / "data", sqlite_url, listen=listen, metrics_listen=listen))
+    free = ReservedPort()
+    both = {"listen": free.address, "metrics_listen": free.address}
+    service = Service(settings_for(tmp_path / "data", sqlite_url, **both))
     with pytest.raises(StartError, match="INGEST_METRICS_LISTEN"):
         await service.start()
     await service.stop(0.0)

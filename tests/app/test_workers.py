@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tests.faults.children import Child, stub_of
 from tests.faults.client import Told, get, messages, resume
 from tests.support.files import MEBIBYTE, create_request, digest, gguf
 from tests.support.metrics import figures
+from tests.support.ports import ReservedPort
 from tests.support.service import environment
 
 STORED = resources_pb2.File.STATE_STORED
@@ -191,18 +191,18 @@ def _listening(pid: int) -> set[int]:
     return {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
 
 
-def _free_ports() -> int:
-    """The port before two that nobody has."""
+def _two_in_a_row() -> tuple[ReservedPort, ReservedPort]:
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port = int(first.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError), socket.create_server(("127.0.0.1", port + 1)):
-                return port - 1
+        first = ReservedPort()
+        with contextlib.suppress(OSError, OverflowError):
+            return first, ReservedPort(first.port + 1)
+        first.close()
 
 
 @pytest.mark.extended
 async def test_each_worker_tells_its_metrics_on_a_port_of_its_own(tmp_path: Path, sqlite_url: str) -> None:
-    port = _free_ports()
+    reserved = _two_in_a_row()
+    port = reserved[0].port - 1
     service = Workers(tmp_path, sqlite_url, metrics_listen=f"127.0.0.1:{port}")
     async with service:
         for number, pid in service.workers().items():

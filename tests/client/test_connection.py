@@ -12,6 +12,7 @@ from model_ingest._connection import channel_options
 
 from tests.client.conftest import QUICK
 from tests.client.scripted_server import Script, ingest, serve
+from tests.support.ports import ReservedPort
 
 #: Far beyond any limit of these tests, and far below what is allowed to a client that should not wait at all.
 END_SECONDS = 60
@@ -30,10 +31,11 @@ def black_hole() -> Iterator[str]:
 
 
 @pytest.fixture
-def nobody() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{listener.getsockname()[1]}"
+def nobody() -> Iterator[str]:
+    """Refuses connections."""
+    port = ReservedPort()
+    yield port.address
+    port.close()
 
 
 async def test_refused_connections_are_told_at_once(nobody: str):

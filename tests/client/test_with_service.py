@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from model_ingest.v1.resources_pb2 import File
 from tests.client.test_cli_process import end, run, start
 from tests.formats.build import Gguf, u32
 from tests.support.models import beginning, model
+from tests.support.ports import ReservedPort
 
 
 def write_gguf(path: Path, size_bytes: int = 0) -> Path:
@@ -29,7 +29,9 @@ class Service:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self.address = "127.0.0.1:0"
+        # The same over kills and new starts: clients come back to it.
+        self.reserved = ReservedPort()
+        self.address = self.reserved.address
         self.process: asyncio.subprocess.Process
 
     async def start(self) -> None:
@@ -50,9 +52,7 @@ class Service:
         assert self.process.stderr is not None
         async with asyncio.timeout(30):
             while line := await self.process.stderr.readline():
-                serving = re.search(rb"message=serving .*port=(\d+)", line)
-                if serving:
-                    self.address = f"127.0.0.1:{int(serving.group(1))}"
+                if b"message=serving " in line:
                     self._drain = asyncio.create_task(self.process.stderr.read())
                     return
         raise AssertionError("the service did not start")
@@ -70,6 +70,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     await running.start()
     yield running
     await running.end(signal.SIGKILL)
+    running.reserved.close()
 
 
 @pytest.mark.extended

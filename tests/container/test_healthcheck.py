@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.ports import ReservedPort
+
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "deploy" / "healthcheck.py"
 StartService = Callable[..., Any]
 
@@ -59,9 +61,8 @@ async def test_a_service_that_is_not_ready_is_not_healthy(start_service: StartSe
 
 
 async def test_nobody_there_is_not_healthy() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    code, output = await healthcheck(f"127.0.0.1:{port}")
+    nobody = ReservedPort()
+    code, output = await healthcheck(nobody.address)
     assert code == 1
     assert "UNAVAILABLE" in output
 

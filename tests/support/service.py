@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ingest_service.app import Service
 from ingest_service.config import Settings, load_settings
 from tests.support import loop_guard
+from tests.support.ports import ReservedPort
 from tests.support.stubs import catalog_stub, ingest_stub
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -73,9 +73,9 @@ class ServiceProcess:
     """`python -m ingest_service serve` as a child; `async with`, or `start` and `kill`."""
 
     def __init__(self, variables: dict[str, str], log: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
+        # Known before the start, and the same over kills and new starts: clients come back to it.
+        self._reserved = ReservedPort()
+        self.port, self.address = self._reserved.port, self._reserved.address
         self._variables = {**variables, "INGEST_LISTEN": self.address}
         self.log = log
         self.process: asyncio.subprocess.Process | None = None
@@ -123,3 +123,5 @@ class ServiceProcess:
     async def __aexit__(self, *exc: object) -> None:
         if self.process is not None and self.process.returncode is None:
             await self.kill()
+        # At once, for a fixture's object outlives its test; who kills and starts anew does not come here.
+        self._reserved.close()
