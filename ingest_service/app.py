@@ -288,13 +288,13 @@ class Service:
         self.metrics_port = 0
 
     async def start(self, *, is_prepared: bool = False) -> None:
-        """Everything a boot checks and puts right, then SERVING. Raises StartError; `stop` cleans up.
+        """Checks and puts right, then SERVING. Raises StartError, before a log line if a setting is wrong.
 
         `is_prepared`: `prepare` has just put right what a crash left.
         """
-        _log.info("starting", extra=self._settings.public())
         await asyncio.to_thread(check_addresses, self._addresses())
         store_id = await self.open()
+        _log.info("starting", extra=self._settings.public())
         if not is_prepared:
             await self.recover()
         try:
@@ -329,7 +329,8 @@ class Service:
     async def stop(self, grace_seconds: float | None = None) -> None:
         """Drains in order: not ready, no new calls, watches, uploads, worker, database, threads."""
         grace = self._settings.drain_seconds if grace_seconds is None else grace_seconds
-        _log.info("draining", extra={"grace_seconds": grace, "uploads": self.uploads.active})
+        level = logging.INFO if self.port else logging.DEBUG
+        _log.log(level, "draining", extra={"grace_seconds": grace, "uploads": self.uploads.active})
         await self.readiness.stop()
         # The server's own grace is longer: uploads are ended by us, with a reason, before it cancels them.
         stopping = asyncio.create_task(self.rpc.stop(grace + _CLEAN_UP_SECONDS))
@@ -354,7 +355,7 @@ class Service:
         await self.close_store()
         await asyncio.to_thread(self.metrics.stop)
         self.loop_monitor.stop()
-        _log.info("stopped")
+        _log.log(level, "stopped")
 
     async def open(self, *, alone: bool = False) -> str:
         """Opens directory and database and checks that they belong together; answers the store's id.

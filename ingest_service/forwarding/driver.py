@@ -7,7 +7,7 @@ import logging
 from ingest_service.forwarding.breaker import MAX_CREATES_CUT, Breaker
 from ingest_service.forwarding.create_answer import CreateLine
 from ingest_service.forwarding.create_request import create_request, layer_digest_expected
-from ingest_service.forwarding.eras import rewrites, unsupported
+from ingest_service.forwarding.eras import rewrites_at_length, unsupported
 from ingest_service.forwarding.moves import DeploymentMoves
 from ingest_service.forwarding.ollama import OllamaClient, Shown
 from ingest_service.forwarding.pushing import BlobPush
@@ -110,7 +110,7 @@ class Driver:
             await self._moves.move(deployment.state, target_version=version)
             raise Refused(words, reason=Reason.OPTION_UNSUPPORTED)
         await self._check_base(ingest)
-        if rewrites(version, ingest) and deployment.target_version != version:
+        if rewrites_at_length(version, ingest) and deployment.target_version != version:
             # Once, not with every attempt.
             await self._moves.notice(
                 f"Ollama {version} on {deployment.target} writes the model's file anew: expect minutes of"

@@ -15,6 +15,8 @@ from ingest_service.vocabulary.states import FileRole
 _FIRST_OF_OPTION = {"renderer": (0, 12, 0), "parser": (0, 12, 0), "requires": (0, 14, 0)}
 _FIRST_OF_DRAFTS = (0, 30, 0)
 _NOT_REWRITTEN = frozenset({FileRole.ADAPTER, FileRole.DRAFT})
+#: Some ten seconds on a slow disk.
+_SLOW_REWRITE_BYTES = 1 << 30
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 
 
@@ -37,9 +39,13 @@ def era_of(version: str) -> Era:
     return Era.B if number >= (0, 30, 0) else Era.A
 
 
-def rewrites(version: str, ingest: Ingest) -> bool:
-    """Ollama there writes the model's file anew: in silence, and with three times its size on its disk."""
-    return era_of(version) is Era.B and not _roles(ingest) <= _NOT_REWRITTEN
+def rewrites_at_length(version: str, ingest: Ingest) -> bool:
+    """Ollama there writes the model's file anew: in silence, and with three times its size on its disk.
+
+    Of a small one nobody notices.
+    """
+    is_large = sum(file.size_bytes for file in ingest.files) >= _SLOW_REWRITE_BYTES
+    return is_large and era_of(version) is Era.B and not _roles(ingest) <= _NOT_REWRITTEN
 
 
 def unsupported(version: str, ingest: Ingest) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
 from model_ingest import Accepted, ConnectionLostError, Hashing, Moved, Waiting
 from model_ingest._status import from_ingest
 from model_ingest.cli._commands import Session
@@ -23,7 +25,7 @@ from model_ingest.cli._run import _failed
 from model_ingest.cli._tables import ingest_table, ingest_text, model_table, model_text, target_table
 from model_ingest.cli._throttle import Throttle
 from model_ingest.cli._view import choose
-from model_ingest.cli._words import amount, describe
+from model_ingest.cli._words import amount, describe, next_try
 from model_ingest.v1.errors_pb2 import Failure, Reason
 from model_ingest.v1.resources_pb2 import (
     CreateOptions,
@@ -230,6 +232,18 @@ def test_bars():
 def test_no_terminal_means_no_escape_codes(capsys: pytest.CaptureFixture[str]):
     assert isinstance(choose(as_json=False), PlainView)
     assert isinstance(choose(as_json=True), JsonView)
+
+
+def test_a_next_try_whose_time_has_passed_is_due():
+    now = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    time = Timestamp()
+    time.FromDatetime(now + timedelta(seconds=5))
+    assert next_try(time, now) == "next try at 2026-01-31 12:00:05Z"
+    time.FromDatetime(now)
+    assert next_try(time, now) == "next try is due now"
+    waiting = ingest(Ingest.STATE_FORWARDING)
+    waiting.deployments.add(target="a", state=Deployment.STATE_PENDING, next_attempt_time=time)
+    assert "  next try is due now" in ingest_text(waiting)
 
 
 def test_tables_and_texts():

@@ -278,6 +278,24 @@ def test_what_cannot_be_used_is_refused_by_its_line(directory: Path, text: str |
     assert caught.value.exit_code == 2
 
 
+def test_every_line_that_cannot_be_used_is_told(directory: Path) -> None:
+    text = 'FORM x\nPARAMETER num_ctx x\nFROM x\nMESSAGE tool hi\nREQUIRES latest\nSYSTEM "open\n'
+    with pytest.raises(LocalFileError) as caught:
+        read(directory, text)
+    assert "line 1: `FORM` is no command" in caught.value.message
+    told = [(one.field, one.description[:20]) for one in caught.value.violations]
+    assert [line for line, _ in told] == ["line 2", "line 4", "line 5", "line 6"]
+    assert told[1][1] == "the role of a MESSAG"
+
+
+def test_of_many_lines_that_cannot_be_used_twenty_are_told(directory: Path) -> None:
+    with pytest.raises(LocalFileError) as caught:
+        read(directory, "x\n" * 30)
+    *others, last = caught.value.violations
+    assert [one.field for one in others] == [f"line {number}" for number in range(2, 21)]
+    assert (last.field, last.description) == ("further lines", "10 more cannot be used")
+
+
 def test_one_that_is_not_there(directory: Path) -> None:
     with pytest.raises(LocalFileError, match="No such file"):
         read_modelfile(directory / "none")

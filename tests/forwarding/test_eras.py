@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ingest_service.forwarding.eras import rewrites_at_length
 from ingest_service.vocabulary.states import DeploymentState
+from tests.database import records
 from tests.forwarding.world import World, calls
 from tests.ollama_emulator import Fault, OllamaEmulator
 from tests.support.files import MEBIBYTE, digest, gguf
@@ -108,3 +110,11 @@ async def test_a_show_that_makes_no_sense_is_still_there(
     deployment = (await world.forwarded(DATA)).deployments[0]
     assert deployment.state is DeploymentState.READY
     assert deployment.layer_digest == digest(DATA)
+
+
+def test_a_rewrite_is_told_of_a_large_model_only() -> None:
+    """People are told to expect minutes of silence."""
+    large, small = (records.ingest(records.file(size_bytes=size)) for size in (1 << 30, (1 << 30) - 1))
+    assert rewrites_at_length("0.33.0", large)
+    assert not rewrites_at_length("0.33.0", small)
+    assert not rewrites_at_length("0.24.0", large)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from model_ingest._clean import printable
-from model_ingest._modelfile.lines import LineError, Warnings
+from model_ingest._modelfile.lines import Errors, LineError, Warnings
 from model_ingest._modelfile.text import kept, left_out
 
 #: The commands, in any case. Ollama calls FROM `model`, and each PARAMETER by the parameter's name.
@@ -46,14 +46,17 @@ class Command:
     value: str
 
 
-def split(text: str, warnings: Warnings) -> Iterator[Command]:
-    """The commands in their order. Raises LineError."""
+def split(text: str, warnings: Warnings, errors: Errors) -> Iterator[Command]:
+    """The commands in their order, without those that cannot be read: they are in `errors`."""
     lines = _numbered_lines(text)
     for number, line, end in lines:
         # Only here, where a command could begin, does `#` begin a comment.
         stripped = line.lstrip(_BLANKS)
         if stripped and not stripped.startswith("#"):
-            yield _command(number, stripped, end, lines, warnings)
+            try:
+                yield _command(number, stripped, end, lines, warnings)
+            except LineError as error:
+                errors.add(error)
 
 
 def _numbered_lines(text: str) -> Iterator[tuple[int, str, str]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_WARNINGS: Final = 20
+MAX_ERRORS: Final = 20
 
 
 class LineError(Exception):
@@ -29,3 +30,17 @@ class Warnings:
             self.texts.append(f"line {line}: {words}")
         elif len(self.texts) == MAX_WARNINGS:
             self.texts.append("there are more warnings, which are not shown")
+
+
+class Errors:
+    """The lines that cannot be used: the first MAX_ERRORS, and how many more there are."""
+
+    def __init__(self) -> None:
+        self.found: list[LineError] = []
+        self.left_out = 0
+
+    def add(self, error: LineError) -> None:
+        """One more, in whatever order they are found."""
+        self.found = sorted([*self.found, error], key=lambda one: one.line)
+        self.left_out += len(self.found) > MAX_ERRORS
+        del self.found[MAX_ERRORS:]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from model_ingest._clean import printable
-from model_ingest._errors import LocalFileError
+from model_ingest._errors import Facts, FieldViolation, LocalFileError
 from model_ingest._modelfile.commands import Command, split
-from model_ingest._modelfile.lines import LineError, Warnings
+from model_ingest._modelfile.lines import Errors, LineError, Warnings
 from model_ingest._modelfile.parameters import DEPRECATED, set_parameter
 from model_ingest._modelfile.paths import exists, local_path, looks_like_a_path, same_file
 from model_ingest._modelfile.text import decode, undecodable_line
@@ -36,7 +36,7 @@ class Modelfile:
 
 
 class ModelfileError(LocalFileError):
-    """A Modelfile that cannot be used; the message names the line."""
+    """A Modelfile that cannot be used; the message names the first line, `violations` all others (to 20)."""
 
     advice = "correct the Modelfile"
 
@@ -60,14 +60,22 @@ def read_modelfile(path: Path, *, replaced_roles: Collection[str] = ()) -> Model
         Warnings(reader.found.warnings).add(
             line, "there are bytes that are no text; U+FFFD stands for them, as in Ollama"
         )
-    try:
-        reader.read(decode(content))
-    except LineError as error:
-        hint = " (the file looks like UTF-16 without a byte order mark)" if b"\0" in content[:4] else ""
-        raise ModelfileError(f"{path}, line {error.line}: {error.words}{hint}") from None
+    reader.read(decode(content))
+    if reader.errors.found:
+        raise _refusal(path, reader.errors, looks_like_utf_16=b"\0" in content[:4])
     if not reader.has_from:
         raise ModelfileError(f"{path}: there is no FROM; add `FROM ./model.gguf` with the model's file")
     return reader.found
+
+
+def _refusal(path: Path, errors: Errors, *, looks_like_utf_16: bool) -> ModelfileError:
+    """The first line that cannot be used is the message, all others are violations."""
+    first, *others = errors.found
+    hint = " (the file looks like UTF-16 without a byte order mark)" if looks_like_utf_16 else ""
+    more = [FieldViolation(f"line {error.line}", error.words) for error in others]
+    if errors.left_out:
+        more.append(FieldViolation("further lines", f"{errors.left_out} more cannot be used"))
+    return ModelfileError(f"{path}, line {first.line}: {first.words}{hint}", Facts(violations=tuple(more)))
 
 
 class _Reader:
@@ -76,6 +84,7 @@ class _Reader:
     def __init__(self, directory: Path, replaced_roles: Collection[str]) -> None:
         self.found = Modelfile()
         self.has_from = False
+        self.errors = Errors()
         self._directory = directory
         self._replaced = replaced_roles
         #: Every DRAFT, of which Ollama uses one.
@@ -91,13 +100,15 @@ class _Reader:
         }
 
     def read(self, text: str) -> None:
-        """Applies every command. Raises LineError."""
-        # Ollama reads the whole text before it looks at what the commands say.
-        for command in list(split(text, self._warnings)):
+        """Applies every command that can be used; the others are in `errors`."""
+        for command in split(text, self._warnings, self.errors):
             if command.name in {"template", "system", "renderer", "parser"}:
                 setattr(self.found.options, command.name, command.value)
-            else:
+                continue
+            try:
                 self._appliers.get(command.name, self._parameter)(command)
+            except LineError as error:
+                self.errors.add(error)
 
     def _model(self, command: Command) -> None:
         self.has_from = True

@@ -13,6 +13,7 @@ from model_ingest.cli._words import (
     file_state,
     ingest_state,
     moment,
+    next_try,
     shown_state,
     why,
 )
@@ -141,5 +142,5 @@ def _deployment_text(deployment: Deployment) -> list[str]:
     if deployment.HasField("failure"):
         lines.append(f"  failure: {why(deployment.failure)}")
     if deployment.HasField("next_attempt_time"):
-        lines.append(f"  next try at {moment(deployment.next_attempt_time)}")
+        lines.append(f"  {next_try(deployment.next_attempt_time)}")
     return lines

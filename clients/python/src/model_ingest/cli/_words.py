@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -88,6 +88,12 @@ def amount(size_bytes: int) -> str:
 def moment(time: Timestamp) -> str:
     """`2026-01-31 12:00:05Z`; empty when it is not set."""
     return f"{time.ToDatetime(tzinfo=UTC):%Y-%m-%d %H:%M:%S}Z" if time.seconds else ""
+
+
+def next_try(time: Timestamp, now: datetime | None = None) -> str:
+    """`next try at 2026-01-31 12:00:05Z`, or that it is due: the server's workers may be busy."""
+    is_due = time.ToDatetime(tzinfo=UTC) <= (now or datetime.now(UTC))
+    return "next try is due now" if is_due else f"next try at {moment(time)}"
 
 
 def why(failure: Failure) -> str:
