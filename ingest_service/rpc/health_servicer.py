@@ -50,6 +50,8 @@ class HealthService(HealthServicer):
             if status != shown:
                 shown = status
                 yield HealthCheckResponse(status=status)
+                # While that was being sent, the status may have changed: the last one is told before the end.
+                continue
             if self._draining:
                 raise Draining
             await changed.wait()

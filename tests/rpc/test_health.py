@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ingest_service.rpc.health_servicer import HealthService
 from ingest_service.rpc.server import SERVICE_NAMES
-from ingest_service.vocabulary.errors import StorageFailed
+from ingest_service.vocabulary.errors import Draining, StorageFailed
 from tests.conftest import StartService
 from tests.rpc.refusals import refused, refused_without_reason
 from tests.rpc.scenes import GIVE_UP_SECONDS
@@ -124,6 +124,20 @@ async def test_a_server_that_stops_says_so_without_being_told(service: RunningSe
     await asyncio.wait_for(service.service.rpc.stop(grace_seconds=600), GIVE_UP_SECONDS)
     assert await next_status(call) == NOT_SERVING
     await refused(call.read(), "DRAINING")
+
+
+async def test_a_watch_that_is_still_sending_when_a_drain_begins_says_not_serving_before_it_ends() -> None:
+    health = HealthService(["a"])
+    health.set_serving(serving=True)
+    requests = [health_pb2.HealthCheckRequest(service=name) for name in ("", "a")]
+    watches = [health.Watch(request, None) for request in requests]
+    assert [(await anext(one)).status for one in watches] == [SERVING] * 2
+    health.drain()
+    watches += [health.Watch(request, None) for request in requests]
+    assert [(await anext(one)).status for one in watches] == [NOT_SERVING] * 4
+    for one in watches:
+        with pytest.raises(Draining):
+            await anext(one)
 
 
 async def test_after_a_drain_nothing_serves_again() -> None:
