@@ -165,7 +165,7 @@ async def test_the_boot_log_tells_which_targets_share_their_directory(
 def test_migrate_and_check(tmp_path: Path) -> None:
     variables = environment(tmp_path / "data", f"sqlite+aiosqlite:///{tmp_path / 'new.db'}")
     assert run("migrate", variables).stdout == "schema: none -> 0005\n"
-    assert run("migrate", variables).stdout == "schema: 0004 -> 0004\n"
+    assert run("migrate", variables).stdout == "schema: 0005 -> 0005\n"
     checked = run("check", variables)
     assert checked.returncode == 0
     assert f"INGEST_DATA_DIR={tmp_path / 'data'}\n" in checked.stdout

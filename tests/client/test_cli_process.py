@@ -279,3 +279,29 @@ def test_file_states_are_all_worded():
     from model_ingest.cli._words import _FILE_PHASES
 
     assert set(_FILE_PHASES) == set(File.State.values()) - {File.STATE_UNSPECIFIED}
+
+
+#: Stops where the command imports grpc, which takes the longest, and tells so.
+_HELD_UP = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "grpc":
+            print("importing", flush=True)
+            signal.pause()
+sys.meta_path.insert(0, Finder())
+from model_ingest.cli import main
+sys.exit(main(["models"]))
+"""
+
+
+@pytest.mark.extended
+async def test_ctrl_c_while_it_imports_is_quiet():
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _HELD_UP, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), 60) == b"importing\n"
+    process.send_signal(signal.SIGINT)
+    ended = await end(process)
+    assert (ended.code, ended.out, ended.err) == (130, "", "")

@@ -9,89 +9,30 @@ draws it). Everything that is public is here; the modules with an underscore may
 
 from __future__ import annotations
 
-from model_ingest._client import AsyncClient
-from model_ingest._connection import DEFAULT_SERVER
-from model_ingest._errors import (
-    BusyError,
-    ChecksumError,
-    ConnectionLostError,
-    DigestError,
-    FieldViolation,
-    FileChangedError,
-    FormatError,
-    IngestCancelledError,
-    IngestError,
-    InvalidRequestError,
-    LocalFileError,
-    NoRoomError,
-    NotAllowedError,
-    NotFoundError,
-    NotServedError,
-    PreconditionError,
-    RefusedError,
-    ServerFaultError,
-    StalledError,
-    TargetError,
-    UnreachableError,
-    UploadInterruptedError,
-)
-from model_ingest._limits import Limits
-from model_ingest._modelfile import Modelfile, read_modelfile
-from model_ingest._status import from_ingest as error_of
-from model_ingest._sync import Client
-from model_ingest._updates import Accepted, Hashing, Moved, OnUpdate, Update, Waiting
-from model_ingest.v1.catalog_service_pb2 import VerifyModelResponse
-from model_ingest.v1.errors_pb2 import Failure, Reason
-from model_ingest.v1.ingest_service_pb2 import Capabilities, FileSpec, WatchIngestResponse
-from model_ingest.v1.resources_pb2 import CreateOptions, Deployment, Event, File, Ingest, Model, Target
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "DEFAULT_SERVER",
-    "Accepted",
-    "AsyncClient",
-    "BusyError",
-    "Capabilities",
-    "ChecksumError",
-    "Client",
-    "ConnectionLostError",
-    "CreateOptions",
-    "Deployment",
-    "DigestError",
-    "Event",
-    "Failure",
-    "FieldViolation",
-    "File",
-    "FileChangedError",
-    "FileSpec",
-    "FormatError",
-    "Hashing",
-    "Ingest",
-    "IngestCancelledError",
-    "IngestError",
-    "InvalidRequestError",
-    "Limits",
-    "LocalFileError",
-    "Model",
-    "Modelfile",
-    "Moved",
-    "NoRoomError",
-    "NotAllowedError",
-    "NotFoundError",
-    "NotServedError",
-    "OnUpdate",
-    "PreconditionError",
-    "Reason",
-    "RefusedError",
-    "ServerFaultError",
-    "StalledError",
-    "Target",
-    "TargetError",
-    "UnreachableError",
-    "Update",
-    "UploadInterruptedError",
-    "VerifyModelResponse",
-    "Waiting",
-    "WatchIngestResponse",
-    "error_of",
-    "read_modelfile",
-]
+if TYPE_CHECKING:
+    from model_ingest._public import *  # noqa: F403 (for type checkers alone)
+    from model_ingest._public import __all__ as __all__
+
+
+def __getattr__(name: str) -> object:
+    """Imports the client with the first use of a name: the command begins before that, so that Ctrl-C ends it
+    quietly while all of it is still being imported."""
+    if name.startswith("__") and name != "__all__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    public = importlib.import_module("model_ingest._public")
+    if name in public.__all__ or name == "__all__":
+        value: object = getattr(public, name)
+    elif name in globals():
+        # A module of ours, which is an attribute once it is imported.
+        return globals()[name]
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *importlib.import_module("model_ingest._public").__all__})
