@@ -45,7 +45,7 @@ class Workers(Child):
         )
         super().__init__(variables, tmp_path / "log", "-m", "ingest_service", "serve", "--workers", "2")
 
-    async def start(self, timeout_seconds: float = 60.0) -> None:
+    async def start(self, timeout_seconds: float = 120.0) -> None:
         await self.spawn()
         async with asyncio.timeout(timeout_seconds):
             await self.logged("workers=2")

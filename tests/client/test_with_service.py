@@ -50,7 +50,7 @@ class Service:
             stderr=asyncio.subprocess.PIPE,
         )
         assert self.process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while line := await self.process.stderr.readline():
                 if b"message=serving " in line:
                     self._drain = asyncio.create_task(self.process.stderr.read())

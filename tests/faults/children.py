@@ -41,7 +41,7 @@ class Child(ServiceProcess):
             )  # fmt: skip
         return self.process
 
-    async def start(self, timeout_seconds: float = 30.0) -> None:
+    async def start(self, timeout_seconds: float = 120.0) -> None:
         process = await self.spawn()
         async with asyncio.timeout(timeout_seconds):
             while not await self._is_serving():

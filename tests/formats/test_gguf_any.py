@@ -148,6 +148,8 @@ MUCH: dict[str, Callable[[], bytes]] = {
 }
 
 
+# Tracing makes every allocation slow: beside other work it takes minutes.
+@pytest.mark.timeout(900)
 @pytest.mark.extended_unless("one string")
 @pytest.mark.extended_when("empty tokens", "long keys", "small arrays")
 @pytest.mark.extended_when("a million tokens", "65536 tensors")
