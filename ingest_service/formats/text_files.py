@@ -16,6 +16,11 @@ from ingest_service.formats.source import Source, Steps
 from ingest_service.formats.templates import warnings_of
 
 _MAX_WARNINGS = 10
+#: Tried with 0.24.0 and 0.33.0-rc2: the model that they make has no template.
+_NOT_READ = (
+    "Ollama (0.24 to 0.33) takes no template from this file; where tokenizer_config.json has none, set the"
+    " option `template`"
+)
 
 
 class TemplateFileReader(IncrementalReader[SetFacts]):
@@ -50,7 +55,8 @@ def _read_template(source: Source, file_name: str, limits: JsonLimits) -> Steps[
         refuse("C2", None, file_name, message)
     data = yield from source.take(source.size_bytes, file_name)
     text = data.decode("utf-8", "replace")
-    warnings = warnings_of(text, file_name, 0, refuse_unsafe=limits.refuse_unsafe_templates)
+    warnings = [f"{file_name}: {_NOT_READ}"]
+    warnings += warnings_of(text, file_name, 0, refuse_unsafe=limits.refuse_unsafe_templates)
     if "\ufffd" in text:
         warnings.append(f"{file_name}: some of it is no UTF-8")
     return SetFacts({}, tuple(warnings[:_MAX_WARNINGS]))

@@ -26,6 +26,7 @@ SAFE_SET = [
     ("model.safetensors", MODEL, SAFE),
     ("config.json", MODEL, CONFIG_JSON),
     ("tokenizer.json", MODEL, b'{"model":{}}'),
+    ("chat_template.jinja", MODEL, b"{{ messages }}"),
 ]
 #: Out of the order that Ollama sorts by, under names that are not to reach it.
 TOGETHER = [("zzz.gguf", ADAPTER, LORA), ("aaa.gguf", PROJECTOR, MMPROJ), ("mmm.bin", MODEL, WEIGHTS)]
