@@ -38,7 +38,7 @@ from ingest_service.ingests.imports import Imports
 from ingest_service.ingests.limits import Limits
 from ingest_service.ingests.lost_models import LostModels
 from ingest_service.ingests.readiness import Readiness
-from ingest_service.ingests.rebuild import Progress, Rebuild, Told
+from ingest_service.ingests.rebuild import Progress, Rebuild, RebuildReport, Told
 from ingest_service.ingests.recovery import Recovery
 from ingest_service.ingests.removal import Removal
 from ingest_service.ingests.service import Ingests
@@ -384,11 +384,14 @@ class Service:
         self.executor.close()
         self.looker.close()
 
-    def rebuild(self, tell: Callable[[Told], None], on_progress: Callable[[Progress], None]) -> Rebuild:
+    def rebuild(
+        self, report: RebuildReport, tell: Callable[[Told], None], on_progress: Callable[[Progress], None]
+    ) -> Rebuild:
         """Of the store that was opened `alone`."""
         return Rebuild(
             self.database, self.store, self.quarantine, self.ingests, self.executor,
-            new_inspector=self._new_inspector, clock=now, tell=tell, on_progress=on_progress,
+            new_inspector=self._new_inspector, clock=now, report=report, tell=tell,
+            on_progress=on_progress,
         )  # fmt: skip
 
     async def give_store_id(self, store_id: str) -> None:

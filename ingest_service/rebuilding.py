@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ingest_service.app import Service
 from ingest_service.ingests.names import parse_model_name
-from ingest_service.ingests.rebuild import Progress, RebuildReport, Told, finished
+from ingest_service.ingests.rebuild import Progress, RebuildReport, Told
 from ingest_service.process import StartError
 from ingest_service.vocabulary.digests import parse_digest
 from ingest_service.vocabulary.errors import IngestError
@@ -52,22 +52,27 @@ async def _run(
     on_progress: Callable[[Progress], None],
 ) -> RebuildReport:
     loop = asyncio.get_running_loop()
-    try:
+    report = RebuildReport()
+
+    async def opened_and_rebuilt() -> None:
         store_id = await service.open(alone=True)
-        rebuild = service.rebuild(tell, on_progress)
-        work = asyncio.create_task(rebuild.run(names))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, work.cancel)
-        try:
-            report = await finished(work, rebuild.report)
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+        await service.rebuild(report, tell, on_progress).run(names)
+        # Last: until all is listed, a service does not start on this database.
+        await service.give_store_id(store_id)
+
+    work = asyncio.create_task(opened_and_rebuilt())
+    # Before anything is opened: an interruption at any moment ends in good order.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, work.cancel)
+    try:
+        await asyncio.wait({work})
+        report.is_interrupted = work.cancelled()
         if not report.is_interrupted:
-            # Last: until all is listed, a service does not start on this database.
-            await service.give_store_id(store_id)
+            work.result()
         return report
     finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
         await service.close_store()
 
 
@@ -76,9 +81,13 @@ def _names(given: Sequence[str], path: str | None) -> dict[str, str]:
     if path is not None:
         try:
             with Path(path).open(encoding="utf-8") as file:
-                content = file.read(_MAX_NAMES_BYTES)
+                content = file.read(_MAX_NAMES_BYTES + 1)
         except (OSError, UnicodeError) as error:
             raise StartError(f"--names {path} cannot be read: {error}") from error
+        if len(content) > _MAX_NAMES_BYTES:
+            raise StartError(
+                f"--names {path} is longer than {_MAX_NAMES_BYTES} bytes: give several files in turn"
+            )
         for number, line in enumerate(content.splitlines(), start=1):
             if text := line.partition("#")[0].strip():
                 lines.append((f"{path}, line {number}", text))

@@ -7,7 +7,6 @@ Only while nothing else works on the store. Every step may be the last: what is 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -104,6 +103,7 @@ class Rebuild:
         *,
         new_inspector: Callable[[str, int], Inspector],
         clock: Callable[[], datetime],
+        report: RebuildReport,
         tell: Callable[[Told], None],
         on_progress: Callable[[Progress], None],
     ) -> None:
@@ -116,11 +116,11 @@ class Rebuild:
         self._clock = clock
         self._say = tell
         self._on_progress = on_progress
-        self.report = RebuildReport()
+        self.report = report
         self._progress = Progress(0, 0, 0, 0)
 
-    async def run(self, given: Mapping[str, str]) -> RebuildReport:
-        """`given`: digest -> model name. Raises DatabaseDown, StoreDown, StorageFull."""
+    async def run(self, given: Mapping[str, str]) -> None:
+        """Fills the report in. `given`: digest -> model name. Raises DatabaseDown, StoreDown, StorageFull."""
         copies: dict[str, list[QuarantinedCopy]] = {}
         for copy in await self._quarantine.copies():
             copies.setdefault(copy.sha256, []).append(copy)
@@ -136,7 +136,6 @@ class Rebuild:
         for sha256 in sorted(given.keys() - digests):
             detail = "no blob of this digest is in blobs/ or quarantine/"
             self._tell(Told(Outcome.ABSENT, (sha256,), 0, given[sha256], detail))
-        return self.report
 
     async def _list(self, found: Sequence[FoundBlob], given: Mapping[str, str]) -> None:
         listed = await self._database.read(lambda tx: tx.blobs.referred([blob.sha256 for blob in found]))
@@ -293,15 +292,6 @@ class Rebuild:
         if told.outcome in {Outcome.DAMAGED, Outcome.UNREADABLE, Outcome.ABSENT}:
             self.report.needs_attention = True
         self._say(told)
-
-
-async def finished(work: asyncio.Task[RebuildReport], report: RebuildReport) -> RebuildReport:
-    """Waits for it; a task that was cancelled is an interrupted rebuild."""
-    await asyncio.wait({work})
-    if work.cancelled():
-        report.is_interrupted = True
-        return report
-    return work.result()
 
 
 async def _nobody_knows_it() -> bool:
