@@ -19,7 +19,8 @@ from ingest_service.process import (
 from ingest_service.telemetry.logs import configure_logs
 from ingest_service.workers import Supervisor, WorkerSide, beside, reserve
 
-# `ingest_service.app` is imported where it is used: the parent of workers must not import grpc.
+# `ingest_service.app` is imported where it is used, as what it needs: the parent of workers must not import
+# grpc.
 
 _WRONG_USE = 2
 _BUSY = 1
@@ -176,7 +177,7 @@ def main() -> int:
         if command == "serve":
             return _serve(settings, arguments)
         elif command == "migrate":
-            from ingest_service.app import migrate_only
+            from ingest_service.store_opening import migrate_only
 
             before, after = asyncio.run(migrate_only(settings))
             sys.stdout.write(f"schema: {before or 'none'} -> {after}\n")

@@ -14,9 +14,7 @@ from typing import Any
 
 from ingest_service.blobs import Inspector, Rehasher, TakingBack, Vetting
 from ingest_service.config import Settings
-from ingest_service.database import Database, hints_of
-from ingest_service.database.migrate import SchemaTooNew, migrate
-from ingest_service.database.unusable import why_unusable
+from ingest_service.database import hints_of
 from ingest_service.events import Hub, Watches
 from ingest_service.formats import FormatLimits
 from ingest_service.formats.gguf import GgufLimits
@@ -32,7 +30,6 @@ from ingest_service.forwarding import (
     warm_up,
 )
 from ingest_service.ingests.deploying import Deploying
-from ingest_service.ingests.identity import WrongStore, check_identity, give_store_id, identity_for_rebuild
 from ingest_service.ingests.import_boot import ImportBoot
 from ingest_service.ingests.imports import Imports
 from ingest_service.ingests.limits import Limits
@@ -47,32 +44,20 @@ from ingest_service.ingests.taking_in import TakingIn
 from ingest_service.ingests.uploads import Uploads
 from ingest_service.ingests.verify import Verifications
 from ingest_service.ingests.verify_rounds import VerifyRounds, VerifySettings
-from ingest_service.process import StartError, cannot_listen, check_addresses, check_holds_store, store_in_use
+from ingest_service.process import StartError, cannot_listen, check_addresses
 from ingest_service.rpc.catalog_servicer import CatalogServicer
 from ingest_service.rpc.ingest_servicer import IngestServicer
 from ingest_service.rpc.server import RpcServer
 from ingest_service.storage import (
-    DirectIo,
-    FileExecutor,
     ImportFolder,
-    LocalBlobStore,
-    LocalQuarantine,
-    LocalScanner,
     Sha256,
 )
 from ingest_service.storage.identity import read_store_id
-from ingest_service.storage.layout import (
-    UnsafeLayout,
-    make_data_directory,
-    secure_layout,
-    why_directory_unusable,
-)
-from ingest_service.storage.store_guard import StoreGuard
-from ingest_service.storage.store_lock import StoreLock
+from ingest_service.store_opening import OpenedStore
 from ingest_service.telemetry.loop_monitor import LoopMonitor
 from ingest_service.telemetry.metrics import ServiceCollector, registry_of
 from ingest_service.telemetry.metrics_server import MetricsServer
-from ingest_service.vocabulary.errors import DatabaseDown, IngestError, StorageFull
+from ingest_service.vocabulary.errors import DatabaseDown, IngestError
 from ingest_service.workers import WorkerSide, let_stop_signals_in
 
 _log = logging.getLogger(__name__)
@@ -113,27 +98,16 @@ class Service:
             allow_safetensors=settings.allow_safetensors,
         )
         self.loop_monitor = LoopMonitor(settings.stall_seconds)
-        self.executor = FileExecutor(settings.file_threads)
-        self.database = Database(settings.database_url)
-        # When the disk stands still, all threads for files soon wait for it; who only asks must not.
-        self.looker = FileExecutor(_LOOKER_THREADS)
-        self.store_guard = StoreGuard(settings.data_dir)
-        self.store_lock = StoreLock(settings.data_dir)
-        self.store = LocalBlobStore(
-            settings.data_dir,
-            self.executor,
-            looker=self.looker,
-            direct_io=DirectIo(settings.direct_io),
-            guard=self.store_guard,
-        )
+        self.opened = OpenedStore(settings, new_id)
+        self.executor = self.opened.executor
+        self.database = self.opened.database
+        self.store = self.opened.blobs
+        self.quarantine = self.opened.quarantine
         self.hub = Hub()
         self.database.on_event(self.hub.wake)
         target_names = [target.name for target in settings.targets]
         format_limits = _format_limits(settings)
         self.vetting = Vetting(self.database, self.store, self.executor, format_limits)
-        self.quarantine = LocalQuarantine(
-            settings.data_dir, self.store, self.executor, self.store_guard, self.looker
-        )
         self.taking_back = TakingBack(
             self.database, self.store, self.quarantine, self.executor, format_limits, clock=now
         )
@@ -231,8 +205,7 @@ class Service:
             owner=new_id(),
             clock=now,
         )
-        self.scanner = LocalScanner(settings.data_dir, self.store_guard)
-        self.rehasher = Rehasher(self.database, self.scanner, clock=now)
+        self.rehasher = Rehasher(self.database, self.opened.scanner, clock=now)
         self.verifications = Verifications(
             self.ingests.model,
             self.rehasher,
@@ -293,14 +266,14 @@ class Service:
         `is_prepared`: `prepare` has just put right what a crash left.
         """
         await asyncio.to_thread(check_addresses, self._addresses())
-        store_id = await self.open()
+        store_id = await self.opened.open()
         _log.info("starting", extra=self._settings.public())
         if not is_prepared:
             await self.recover()
         try:
             await self._log_contents(store_id)
         except DatabaseDown as error:
-            raise await self._no_database(error) from error
+            raise await self.opened.no_database(error) from error
         await asyncio.to_thread(warm_up)
         # Not before: what blocks while it boots, migrations above all, keeps nobody waiting.
         self.loop_monitor.start()
@@ -352,37 +325,10 @@ class Service:
         await self.worker.stop()
         await self.sweeper.stop()
         await self.hints.stop()
-        await self.close_store()
+        await self.opened.close()
         await asyncio.to_thread(self.metrics.stop)
         self.loop_monitor.stop()
         _log.log(level, "stopped")
-
-    async def open(self, *, alone: bool = False) -> str:
-        """Opens directory and database and checks that they belong together; answers the store's id.
-
-        `alone`: for a rebuild. Raises StoreInUse while others work on the store; the database may be new.
-        """
-        if alone:
-            await self.executor.run(check_holds_store, self._settings.data_dir)
-        await self._open_directory(alone=alone)
-        await self._open_database()
-        try:
-            identity = identity_for_rebuild if alone else check_identity
-            store_id = await identity(self.database, self._settings.data_dir, self.executor, new_id)
-        except WrongStore as error:
-            raise StartError(str(error)) from error
-        except DatabaseDown as error:
-            raise await self._no_database(error) from error
-        self.store_guard.expected = store_id
-        return store_id
-
-    async def close_store(self) -> None:
-        """Closes what `open` opened."""
-        await self.database.close()
-        self.scanner.close()
-        self.store_lock.release()
-        self.executor.close()
-        self.looker.close()
 
     def rebuild(
         self, report: RebuildReport, tell: Callable[[Told], None], on_progress: Callable[[Progress], None]
@@ -393,10 +339,6 @@ class Service:
             new_inspector=self._new_inspector, clock=now, report=report, tell=tell,
             on_progress=on_progress,
         )  # fmt: skip
-
-    async def give_store_id(self, store_id: str) -> None:
-        """The rebuild has ended: services may start on this database."""
-        await give_store_id(self.database, store_id)
 
     async def _start_metrics(self, listen: str) -> None:
         try:
@@ -414,53 +356,8 @@ class Service:
         self.uploads.look(ingest_id)
 
     async def recover(self) -> None:
-        """What a crash left is put right; then the store must be writable. Raises StartError."""
-        try:
-            await self.recovery.at_boot()
-            await self.store.probe()
-            # Not before: on a disk that is full, the recovery may have made room.
-            await self.database.prove_writable()
-        except DatabaseDown as error:
-            raise await self._no_database(error) from error
-        except IngestError as error:
-            raise self._no_directory(error) from error
-
-    async def _open_directory(self, *, alone: bool) -> None:
-        try:
-            await self.executor.run(make_data_directory, self._settings.data_dir)
-            await self.executor.run(secure_layout, self._settings.data_dir)
-            await self.store.prepare()
-            if not await self.executor.run(lambda: self.store_lock.take(alone=alone)):
-                raise store_in_use(self._settings.data_dir, alone=alone)
-            if self._settings.direct_io == DirectIo.ON and not await self.store.takes_direct_writes():
-                raise StartError(
-                    "INGEST_DIRECT_IO is on, but the file system of INGEST_DATA_DIR"
-                    f" {self._settings.data_dir} takes no direct writes: set it to auto."
-                )
-            # A full disk is no reason to stop yet: what the recovery removes may make room.
-            with contextlib.suppress(StorageFull):
-                await self.store.probe()
-        except UnsafeLayout as error:
-            raise StartError(str(error)) from error
-        except (OSError, IngestError) as error:
-            raise self._no_directory(error) from error
-
-    def _no_directory(self, error: BaseException) -> StartError:
-        return StartError(why_directory_unusable(self._settings.data_dir, error))
-
-    async def _no_database(self, error: BaseException) -> StartError:
-        return await _no_database(self._settings, self.database, error)
-
-    async def _open_database(self) -> None:
-        try:
-            before, after = await migrate(self.database)
-        except SchemaTooNew as error:
-            raise _too_new(error) from error
-        except Exception as error:
-            _log.debug("the database cannot be opened", exc_info=error)
-            raise await self._no_database(error) from error
-        if before != after:
-            _log.info("database migrated", extra={"from_revision": before, "to_revision": after})
+        """What a crash left is put right. Raises StartError."""
+        await self.opened.recover(self.recovery)
 
     async def _log_sharing(self) -> None:
         """Whether targets really share their models directory, as far as can be seen from here."""
@@ -521,13 +418,13 @@ async def prepare(settings: Settings) -> None:
     service = Service(settings)
 
     async def prepared() -> None:
-        await service.open()
+        await service.opened.open()
         await service.recover()
 
     try:
         await _unless_stopped(prepared(), stop)
     finally:
-        await service.close_store()
+        await service.opened.close()
 
 
 def _stop_by_signal(stop: asyncio.Event) -> None:
@@ -560,25 +457,10 @@ async def sweep_once(settings: Settings, *, dry_run: bool, beyond_brake: bool) -
         )
     service = Service(settings)
     try:
-        await service.open()
+        await service.opened.open()
         return await service.sweeper.run(dry_run=dry_run, beyond_brake=beyond_brake)
     finally:
-        await service.close_store()
-
-
-async def migrate_only(settings: Settings) -> tuple[str | None, str]:
-    """Brings the schema up to date; answers the revision before and after. Raises StartError."""
-    if settings.database_url.startswith("sqlite"):
-        await asyncio.to_thread(make_data_directory, settings.data_dir)
-    database = Database(settings.database_url)
-    try:
-        return await migrate(database)
-    except SchemaTooNew as error:
-        raise _too_new(error) from error
-    except Exception as error:
-        raise await _no_database(settings, database, error) from error
-    finally:
-        await database.close()
+        await service.opened.close()
 
 
 def _format_limits(settings: Settings) -> FormatLimits:
@@ -590,14 +472,3 @@ def _format_limits(settings: Settings) -> FormatLimits:
         ),
         json=JsonLimits(refuse_unsafe_templates=not settings.allow_unsafe_templates),
     )
-
-
-def _too_new(error: SchemaTooNew) -> StartError:
-    return StartError(
-        f"INGEST_DATABASE_URL is at schema {error}, which is newer than this program: run the newer version."
-    )
-
-
-async def _no_database(settings: Settings, database: Database, error: BaseException) -> StartError:
-    why = await asyncio.to_thread(why_unusable, database.engine.url, error)
-    return StartError(f"INGEST_DATABASE_URL {settings.public()['database_url']} cannot be opened {why}")

@@ -55,10 +55,10 @@ async def _run(
     report = RebuildReport()
 
     async def opened_and_rebuilt() -> None:
-        store_id = await service.open(alone=True)
+        store_id = await service.opened.open(alone=True)
         await service.rebuild(report, tell, on_progress).run(names)
         # Last: until all is listed, a service does not start on this database.
-        await service.give_store_id(store_id)
+        await service.opened.give_store_id(store_id)
 
     work = asyncio.create_task(opened_and_rebuilt())
     # Before anything is opened: an interruption at any moment ends in good order.
@@ -73,7 +73,7 @@ async def _run(
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-        await service.close_store()
+        await service.opened.close()
 
 
 def _names(given: Sequence[str], path: str | None) -> dict[str, str]:

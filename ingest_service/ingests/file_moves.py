@@ -21,6 +21,7 @@ from ingest_service.vocabulary.errors import (
     Violation,
     WriterSuperseded,
 )
+from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.records import Failure, File, Ingest, Inspection
 from ingest_service.vocabulary.states import FILE_OPEN, FileState, IngestState
 from ingest_service.vocabulary.text import clean
@@ -31,6 +32,11 @@ _UNFINISHED = _RECEIVING | {FileState.PUBLISHING}
 _MAX_DESCRIPTION_BYTES = 400
 #: Bytes that are all here: an upload of such a file has nothing to send.
 HAS_ALL_BYTES = frozenset({FileState.VERIFYING, FileState.PUBLISHING, FileState.STORED})
+
+#: Of a file whose committed bytes are gone.
+LOST_BYTES = Failure(
+    Reason.STORAGE_FAILED, "The store lost bytes of this file that were safe: push it again."
+)
 
 
 class FileMoves:

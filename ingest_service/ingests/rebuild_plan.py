@@ -30,6 +30,9 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
+_WITH_ARTICLE = {Kind.ADAPTER: "an adapter", Kind.PROJECTOR: "a projector"}
+
+
 @dataclass(frozen=True, slots=True)
 class FoundBlob:
     """A blob whose bytes have its digest."""
@@ -111,7 +114,7 @@ def plan_models(
         elif blob.split is not None:
             shards.setdefault(blob.split[1:], []).append(blob)
         else:
-            why = blob.why or f"an {blob.kind} is no model of its own".replace("an p", "a p")
+            why = blob.why or f"{_WITH_ARTICLE[blob.kind]} is no model of its own"
             left.append(LeftBlobs((blob,), why, needs_attention=False))
     for alike in shards.values():
         for some in _sets(alike, given):

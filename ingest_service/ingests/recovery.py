@@ -13,7 +13,7 @@ from datetime import datetime
 
 from ingest_service.blobs import Vetting
 from ingest_service.database import Database
-from ingest_service.ingests.file_moves import FileMoves, failure_of
+from ingest_service.ingests.file_moves import LOST_BYTES, FileMoves, failure_of
 from ingest_service.ingests.takeover import changed_import
 from ingest_service.storage import BlobStore, PartialFile
 from ingest_service.vocabulary.errors import (
@@ -24,13 +24,11 @@ from ingest_service.vocabulary.errors import (
     StoreReplaced,
     WriterBusy,
 )
-from ingest_service.vocabulary.reasons import Reason
-from ingest_service.vocabulary.records import Failure, File
+from ingest_service.vocabulary.records import File
 from ingest_service.vocabulary.states import FileState
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 16
-_LOST = Failure(Reason.STORAGE_FAILED, "The store lost bytes of this file that were safe: push it again.")
 
 
 class Recovery:
@@ -86,7 +84,7 @@ class Recovery:
             if file.id in await self._store.partial_ids():
                 raise
             # Something that is no file has its name: no upload can be running on it.
-            await self._moves.fail(file, _LOST)
+            await self._moves.fail(file, LOST_BYTES)
             _log.exception("a partial cannot be opened; its file failed", extra=_of(file))
             return
         try:
@@ -129,7 +127,7 @@ class Recovery:
 
     async def _fail_as_lost(self, file: File) -> None:
         _log.exception("a file in publication has lost its bytes", extra=_of(file))
-        await self._moves.fail(file, _LOST)
+        await self._moves.fail(file, LOST_BYTES)
 
     async def _check_partial(self, file: File, partial: PartialFile) -> None:
         """Its sync came before the row, so the bytes are there; a disk that lied is found out here."""
@@ -153,7 +151,7 @@ class Recovery:
             if partial is None and file.id in await self._store.partial_ids():
                 # A live upload has made it since we looked, and has the lock that we do not.
                 return
-            await self._moves.fail(file, _LOST)
+            await self._moves.fail(file, LOST_BYTES)
             _log.error(
                 "a partial is shorter than its committed size; its file failed",
                 extra={**_of(file), "size_bytes": size_bytes, "committed_size": file.committed_size},

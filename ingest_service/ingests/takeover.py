@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from ingest_service.ingests.file_moves import FileMoves, failure_of
+from ingest_service.ingests.file_moves import LOST_BYTES, FileMoves, failure_of
 from ingest_service.storage import BlobStore, PartialFile
 from ingest_service.vocabulary.errors import (
     IngestError,
@@ -15,8 +15,7 @@ from ingest_service.vocabulary.errors import (
     WriterBusy,
     WriterSuperseded,
 )
-from ingest_service.vocabulary.reasons import Reason
-from ingest_service.vocabulary.records import Failure, File
+from ingest_service.vocabulary.records import File
 from ingest_service.vocabulary.states import FileState
 
 _log = logging.getLogger(__name__)
@@ -123,16 +122,13 @@ async def _prepare(partial: PartialFile, moves: FileMoves, file: File) -> File:
         await moves.fail(current, failure_of(changed))
         raise changed
     if size_bytes < current.committed_size:
-        failure = Failure(
-            Reason.STORAGE_FAILED, "The store lost bytes of this file that were safe: push it again."
-        )
         _log.error(
             "a partial is shorter than its committed size",
             extra={"ingest": file.ingest_id, "file": file.file_name, "size_bytes": size_bytes,
                    "committed_size": current.committed_size},
         )  # fmt: skip
-        await moves.fail(current, failure)
-        raise StorageFailed(failure.message)
+        await moves.fail(current, LOST_BYTES)
+        raise StorageFailed(LOST_BYTES.message)
     # What lies behind was never acknowledged, and may be anything.
     await partial.truncate(current.committed_size)
     return current

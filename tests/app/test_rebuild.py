@@ -189,12 +189,12 @@ async def test_a_rebuild_and_a_service_never_run_together(
     assert not lost.exists()
     await running.service.stop(0.0)
     alone = Service(settings_for(running.settings.data_dir, running.settings.database_url))
-    await alone.open(alone=True)
+    await alone.opened.open(alone=True)
     try:
         with pytest.raises(StartError, match="is being rebuilt"):
             await start_service()
     finally:
-        await alone.close_store()
+        await alone.opened.close()
     with pytest.raises(StartError, match="holds no store"):
         await rebuild(tmp_path / "elsewhere", running.settings.database_url)
     assert not (tmp_path / "elsewhere").exists()

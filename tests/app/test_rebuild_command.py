@@ -35,9 +35,9 @@ async def store_of(tmp_path: Path, *blobs: bytes) -> Path:
     data_dir = tmp_path / "data"
     service = Service(settings_for(data_dir, f"sqlite+aiosqlite:///{tmp_path}/lost.db"))
     try:
-        await service.open()
+        await service.opened.open()
     finally:
-        await service.close_store()
+        await service.opened.close()
     lay(data_dir, *blobs)
     return data_dir
 
@@ -50,7 +50,7 @@ def variables(tmp_path: Path) -> dict[str, str]:
 #: The command, which sends itself a signal the n-th time that it comes by a method.
 _SIGNALLED = """
 import os, sys
-from ingest_service.app import Service
+from ingest_service.store_opening import OpenedStore
 from ingest_service.database.blob_queries import BlobQueries
 from ingest_service.ingests.service import Ingests
 from ingest_service.storage import LocalQuarantine
@@ -158,7 +158,7 @@ def _all_of(descriptor: int) -> bytes:
 
 @pytest.mark.extended
 @pytest.mark.parametrize(
-    "where", ["BlobQueries:make_live:2:before", "Service:open:1:before", "Service:open:1:after"]
+    "where", ["BlobQueries:make_live:2:before", "OpenedStore:open:1:before", "OpenedStore:open:1:after"]
 )
 async def test_ctrl_c_ends_it_in_good_order(where: str, tmp_path: Path) -> None:
     await store_of(tmp_path, FIRST, SECOND)
@@ -180,8 +180,8 @@ async def test_ctrl_c_ends_it_in_good_order(where: str, tmp_path: Path) -> None:
         "LocalQuarantine:take_back:1:after",
         "Ingests:create:1:before",
         "Ingests:create:2:after",
-        "Service:give_store_id:1:before",
-        "Service:give_store_id:1:after",
+        "OpenedStore:give_store_id:1:before",
+        "OpenedStore:give_store_id:1:after",
     ],
 )
 async def test_one_that_was_killed_is_repeated_and_right(
@@ -193,7 +193,7 @@ async def test_one_that_was_killed_is_repeated_and_right(
     code, out, err = await run(tmp_path, "-c", _SIGNALLED, f"{where}:{signal.SIGKILL:d}", "--json")
     assert code == -signal.SIGKILL, err
     url = f"sqlite+aiosqlite:///{tmp_path}/new.db"
-    if not where.startswith("Service:give_store_id:1:after"):
+    if not where.startswith("OpenedStore:give_store_id:1:after"):
         with pytest.raises(StartError, match="rebuild"):
             await start_service(data_dir=data_dir, database_url=url)
     code, again, err = await run(tmp_path, "-m", "ingest_service", "rebuild", "--json")

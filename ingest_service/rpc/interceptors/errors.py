@@ -47,19 +47,12 @@ def _wrap(handler: Handler, method: str) -> Handler:
         PEER.set(peer_address(context.peer()))
         try:
             return await inner(check(request), context)
-        except aio.AbortError as error:
-            # The handler has ended the call itself: a second end would be an error of its own.
-            try:
-                # As in `_abort`: without the handler's frames, and without what this one holds.
-                raise error.with_traceback(None)
-            finally:
-                del request, context
-        except Exception as error:  # noqa: BLE001 (mapped or logged)
-            refusal = _refusal(error, method)
+        except Exception as error:  # noqa: BLE001 (ends the call)
+            ending = _ending(error, method)
         try:
-            await _abort(context, refusal)
+            await _end(context, ending)
         finally:
-            del request, context
+            del request, context, ending
 
     async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
         PEER.set(peer_address(context.peer()))
@@ -67,19 +60,12 @@ def _wrap(handler: Handler, method: str) -> Handler:
             async for response in inner(check(request), context):
                 yield response
             return
-        except aio.AbortError as error:
-            # The handler has ended the call itself: a second end would be an error of its own.
-            try:
-                # As in `_abort`: without the handler's frames, and without what this one holds.
-                raise error.with_traceback(None)
-            finally:
-                del request, context
-        except Exception as error:  # noqa: BLE001 (mapped or logged)
-            refusal = _refusal(error, method)
+        except Exception as error:  # noqa: BLE001 (ends the call)
+            ending = _ending(error, method)
         try:
-            await _abort(context, refusal)
+            await _end(context, ending)
         finally:
-            del request, context
+            del request, context, ending
 
     if handler.response_streaming:
         if handler.request_streaming:
@@ -99,17 +85,27 @@ class _Refusal:
     trailing_metadata: tuple[tuple[str, bytes], ...] = ()
 
 
-async def _abort(context: Any, refusal: _Refusal) -> NoReturn:
-    """Raises AbortError.
+def _ending(error: Exception, method: str) -> _Refusal | aio.AbortError:
+    """What a handler raised, without the frames that it went through."""
+    if isinstance(error, aio.AbortError):
+        # The handler has ended the call itself: a second end would be an error of its own.
+        return error.with_traceback(None)
+    return _refusal(error, method)
+
+
+async def _end(context: Any, ending: _Refusal | aio.AbortError) -> NoReturn:
+    """Raises AbortError. Not within an `except`, whose error would go with it.
 
     gRPC's call keeps the error, and the error the frames that it went through. What they hold of the call is
     let go here and by the caller: else each refused call stays, with its message, until the garbage collector
     comes by.
     """
     try:
-        await context.abort(refusal.code, refusal.message, trailing_metadata=refusal.trailing_metadata)
+        if isinstance(ending, aio.AbortError):
+            raise ending
+        await context.abort(ending.code, ending.message, trailing_metadata=ending.trailing_metadata)
     finally:
-        del context
+        del context, ending
     raise AssertionError("abort raises")
 
 

@@ -13,7 +13,7 @@ from model_ingest._modelfile.commands import Command, split
 from model_ingest._modelfile.lines import Errors, LineError, Warnings
 from model_ingest._modelfile.parameters import DEPRECATED, set_parameter
 from model_ingest._modelfile.paths import exists, local_path, looks_like_a_path, same_file
-from model_ingest._modelfile.text import decode, undecodable_line
+from model_ingest._modelfile.text import decode
 from model_ingest._modelfile.values import parse_version
 from model_ingest.v1.resources_pb2 import CreateOptions
 
@@ -55,12 +55,12 @@ def read_modelfile(path: Path, *, replaced_roles: Collection[str] = ()) -> Model
     if len(content) > _MAX_BYTES:
         raise ModelfileError(f"{path}: a Modelfile has at most {_MAX_BYTES} bytes")
     reader = _Reader(path.parent, replaced_roles)
-    line = undecodable_line(content)
+    text, line = decode(content)
     if line:
         Warnings(reader.found.warnings).add(
             line, "there are bytes that are no text; U+FFFD stands for them, as in Ollama"
         )
-    reader.read(decode(content))
+    reader.read(text)
     if reader.errors.found:
         raise _refusal(path, reader.errors, looks_like_utf_16=b"\0" in content[:4])
     if not reader.has_from:

@@ -9,22 +9,18 @@ from typing import Final
 _UTF16: Final = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 
 
-def decode(content: bytes) -> str:
-    """A byte order mark selects UTF-16 or UTF-8; without one it is UTF-8. Invalid bytes become U+FFFD."""
-    encoding = _UTF16.get(content[:2])
-    if encoding is not None:
-        return content[2:].decode(encoding, "replace")
-    return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace")
+def decode(content: bytes) -> tuple[str, int]:
+    """The text, and the number of the first line with bytes that are no text (0: there is none).
 
-
-def undecodable_line(content: bytes) -> int:
-    """The number of the first line with bytes that are no text; 0 if there is none."""
+    A byte order mark selects UTF-16 or UTF-8; without one it is UTF-8. Invalid bytes become U+FFFD.
+    """
     encoding = _UTF16.get(content[:2], "utf-8")
+    body = content.removeprefix(codecs.BOM_UTF8) if encoding == "utf-8" else content[2:]
     try:
-        content.decode("utf-16" if encoding != "utf-8" else encoding)
+        return body.decode(encoding), 0
     except UnicodeDecodeError as error:
-        return content[: error.start].decode(encoding, "replace").count("\n") + 1
-    return 0
+        line = body[: error.start].decode(encoding, "replace").count("\n") + 1
+        return body.decode(encoding, "replace"), line
 
 
 def kept(text: str) -> str:
