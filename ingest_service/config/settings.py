@@ -195,9 +195,9 @@ SETTINGS: tuple[Setting, ...] = (
         "received-but-unwritten bytes of all uploads together",
     ),
     Setting(
-        "CALL_WINDOW_BYTES", "0", _zero_or(_integer(64 * 1024, 64 * 1024**2)),
-        "bytes of each call that gRPC may buffer unread; 0: as much as the link's speed asks for, which long"
-        " fast links need and which many hostile connections can use up (docs/limits.md)",
+        "CALL_WINDOW_BYTES", str(256 * 1024), _zero_or(_integer(64 * 1024, 64 * 1024**2)),
+        "bytes of each call that gRPC may buffer unread; raise it for fast links over long distances; 0: as"
+        " much as the link's speed asks for, which many hostile connections can use up (docs/limits.md)",
     ),
     Setting(
         "CHECKPOINT_BYTES", str(64 * 1024**2), _integer(1024**2, _GIBIBYTE),

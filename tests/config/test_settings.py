@@ -113,7 +113,11 @@ TABLE: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "MAX_FILE_BYTES": (2**40, {"1": 1, str(2**62): 2**62}, ["0", "-1", str(2**62 + 1), "1.5", "x", ""]),
     "WINDOW_BYTES": (16 * _MEBIBYTE, {str(4 * _MEBIBYTE): 4 * _MEBIBYTE}, [str(4 * _MEBIBYTE - 1), "16MiB"]),
     "TOTAL_WINDOW_BYTES": (256 * _MEBIBYTE, {str(2**30): 2**30}, ["0", str(2**40)]),
-    "CALL_WINDOW_BYTES": (0, {"65536": 65536, str(2**26): 2**26}, ["1", "65535", str(2**26 + 1)]),
+    "CALL_WINDOW_BYTES": (
+        262_144,
+        {"0": 0, "65536": 65536, str(2**26): 2**26},
+        ["1", "65535", str(2**26 + 1)],
+    ),
     "CHECKPOINT_BYTES": (64 * _MEBIBYTE, {str(_MEBIBYTE): _MEBIBYTE}, ["0", str(2**31)]),
     "CHECKPOINT_SECONDS": (5.0, {"0.05": 0.05, "60": 60.0}, ["0", "61", "nan", "inf", "x", "-1"]),
     "UPLOAD_IDLE_SECONDS": (60.0, {"0.1": 0.1, "3600": 3600.0}, ["0", "3601", "nan"]),

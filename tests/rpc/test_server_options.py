@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,8 @@ from ingest_service.process import StartError
 from ingest_service.rpc.server import SERVER_OPTIONS, server_options
 from tests.support.service import RunningService, settings_for
 
+#: Of HTTP/2 (RFC 9113, 6.5).
+_SETTINGS_FRAME, _INITIAL_WINDOW_SIZE = 4, 4
 DESIGN = {
     "grpc.max_receive_message_length": 4 * 1024 * 1024,
     "grpc.max_send_message_length": 4 * 1024 * 1024,
@@ -42,6 +46,20 @@ def test_workers_share_their_port_and_differ_in_nothing_else() -> None:
 def test_a_fixed_window_bounds_what_a_call_has_unread() -> None:
     fixed = {"grpc.http2.bdp_probe": 0, "grpc.http2.lookahead_bytes": 131_072}
     assert dict(server_options(call_window_bytes=131_072)) == DESIGN | fixed
+
+
+async def test_a_calls_window_is_what_the_setting_says(service: RunningService) -> None:
+    """Else each call may bring 4 MiB before anybody has seen it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.service.port)
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+    try:
+        head = await reader.readexactly(9)
+        payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+    finally:
+        writer.close()
+        await writer.wait_closed()
+    assert head[3] == _SETTINGS_FRAME
+    assert dict(struct.iter_unpack(">HI", payload))[_INITIAL_WINDOW_SIZE] == 256 * 1024
 
 
 async def test_a_second_server_on_the_same_port_does_not_start(
