@@ -22,9 +22,10 @@ _MAX_LINES = 100_000
 _MAX_LINES_BYTES = 64 * 1024 * 1024
 #: What is kept of a text in a large body.
 _MAX_TEXT_BYTES = 64 * 1024
-#: What answers may cost, by what they are. What `show` says holds each of our options' texts twice, escaped.
+#: What answers may cost, by what they are. What `show` says holds each of our options' texts twice, and
+#: Ollama writes `<`, `>` and `&` as six characters each: 3 MiB of options may become 36.
 SMALL = AnswerBudget(_MAX_BODY_BYTES, 0.5)
-SHOWN = AnswerBudget(16 * 1024 * 1024, 5.0)
+SHOWN = AnswerBudget(40 * 1024 * 1024, 5.0)
 LISTED = AnswerBudget(4 * 1024 * 1024, 5.0)
 CREATED = AnswerBudget(_MAX_LINES_BYTES, 30.0)
 _COMPRESSED = "The answer is compressed although that was not asked for."

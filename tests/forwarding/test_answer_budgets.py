@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 
 from ingest_service.forwarding import Target, metered, ollama
+from ingest_service.forwarding.answers import SHOWN
 from ingest_service.forwarding.ollama import OllamaClient
 from ingest_service.forwarding.target import Unreachable
+from ingest_service.ingests.options import MAX_OPTIONS_BYTES
 from ingest_service.vocabulary.reasons import Reason
 from ingest_service.vocabulary.states import DeploymentState
 from tests.forwarding.world import World
@@ -138,6 +140,11 @@ async def _failed(world: World, hostile: HostileOllama, **settings: Any) -> str:
     assert ingest.failure is not None
     assert ingest.failure.reason is Reason.TARGET_UNREACHABLE
     return ingest.failure.message
+
+
+def test_what_show_may_say_has_room_for_all_options() -> None:
+    """Ollama says each text twice, and six characters for a `<`."""
+    assert SHOWN.body_bytes > 2 * 6 * MAX_OPTIONS_BYTES
 
 
 @pytest.mark.extended
