@@ -260,7 +260,8 @@ class LocalBlobStore:
                 if content != _PROBE:
                     raise OSError("the probe read back other bytes than it wrote")
 
-        await self._run(probe)
+        # Whoever asks says what came of it.
+        await self._run(probe, is_logged=False)
 
     async def free_bytes(self) -> int:
         return await self._run(lambda: shutil.disk_usage(self._blobs).free, executor=self._looker)
@@ -350,9 +351,16 @@ class LocalBlobStore:
             await asyncio.wait({running})
             raise
 
-    async def _run(self, call: Callable[..., _T], *args: object, executor: FileExecutor | None = None) -> _T:
+    async def _run(
+        self,
+        call: Callable[..., _T],
+        *args: object,
+        executor: FileExecutor | None = None,
+        is_logged: bool = True,
+    ) -> _T:
         try:
             return await (executor or self._executor).run(self._guarded, call, *args)
         except OSError as error:
-            posix.log_failure("a file call of the store failed", error)
+            if is_logged:
+                posix.log_failure("a file call of the store failed", error)
             raise posix.storage_error(error) from error

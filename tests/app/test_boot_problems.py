@@ -147,9 +147,8 @@ def test_a_directory_of_the_database_that_cannot_be_written(tmp_path: Path, sqli
 @pytest.mark.extended_unless("blobs")
 @pytest.mark.parametrize("name", ["blobs", "uploads"])
 def test_a_part_of_the_directory_that_cannot_be_written(tmp_path: Path, sqlite_url: str, name: str) -> None:
-    for part in ("blobs", "uploads"):
-        (tmp_path / "data" / part).mkdir(parents=True)
-    (tmp_path / "data" / "uploads" / ".locks").mkdir()
+    for part in ("blobs", "uploads", "uploads/.locks"):
+        (tmp_path / "data" / part).mkdir(parents=True, mode=0o755 if part == "blobs" else 0o700)
     (tmp_path / "data" / name).chmod(0o500)
     result = run_service("serve", environment(tmp_path / "data", sqlite_url), is_privileged=False)
     (tmp_path / "data" / name).chmod(0o700)

@@ -113,8 +113,14 @@ async def test_one_targets_refusal_leaves_the_others_alone(sqlite_database: Data
     [("0.33.0", PLAIN, 1), ("0.33.0", SHARDS, 1), ("0.24.0", PLAIN, 0), ("0.34.1", PLAIN, 0)],
 )
 async def test_a_target_that_will_rewrite_the_file_is_told_of_once(
-    world: World, emulator: OllamaEmulator, version: str, files: Files, expected: int
+    world: World,
+    emulator: OllamaEmulator,
+    version: str,
+    files: Files,
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("ingest_service.forwarding.eras._SLOW_REWRITE_BYTES", 1)
     emulator.version = version
     # The first attempt fails: the second one does not say it again.
     emulator.faults.add(Fault("respond", "blob_head", status=503))

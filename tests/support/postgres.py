@@ -83,6 +83,11 @@ class PostgresCluster:
         """Stops it; `immediate` is as good as a crash."""
         self._run("pg_ctl", "-D", str(self._data), "-w", "-m", mode, "stop")
 
+    def close(self) -> None:
+        """Gives the port free, and ends what watches over the server."""
+        self._reserved.close()
+        self._stop_watching()
+
     def url(self, database: str) -> str:
         """For SQLAlchemy."""
         return f"postgresql+asyncpg://postgres@127.0.0.1:{self.port}/{database}"
@@ -104,7 +109,7 @@ class PostgresCluster:
     def _guard(self, directory: Path) -> None:
         """The server runs on when this process is killed: a shell in the background then ends it."""
         reading, writing = os.pipe()
-        self.close = weakref.finalize(self, os.close, writing)
+        self._stop_watching = weakref.finalize(self, os.close, writing)
         try:
             # With an environment of its own: it is no process that a test has left.
             command = ["/bin/sh", "-c", _GUARD, str(directory)]
