@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,6 +27,9 @@ _LEASE = "sweep"
 _PAGE = 100
 #: A sweep that would remove more of the store than this is more likely wrong than right.
 _BRAKE = 0.1
+#: By a clock that is further from the database's nothing is judged to be old.
+_MOST_SKEW_SECONDS = 60.0
+_host_seconds = time.time
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class SweepReport:
     removed_bytes: int = 0
     #: Bytes that each of them frees.
     sizes_bytes: dict[str, int] = field(default_factory=dict)
-    #: Set when the brake stopped the removal of blobs.
+    #: Why nothing is given up or removed, or why no blob is: a wrong clock, the brake.
     stopped: str = ""
 
 
@@ -90,7 +94,7 @@ class Sweeper:
             if not dry_run:
                 await self._recovery.of_the_dead()
                 await self._recovery.remove_orphans()
-            if not await self._lease():
+            if not await self._lease() or await self._is_clock_wrong(report):
                 return report
             await self._expire(report, dry_run=dry_run)
             await self._remove_blobs(report, dry_run=dry_run, beyond_brake=beyond_brake)
@@ -99,6 +103,18 @@ class Sweeper:
             # would never get a turn. A process that died in its sweep keeps the lease until then.
             await self._release()
         return report
+
+    async def _is_clock_wrong(self, report: SweepReport) -> bool:
+        """Age is judged by this host's clock, and given up for it is what other hosts still work on."""
+        skew_seconds = _host_seconds() - await self._database.read(lambda tx: tx.targets.now_us()) / 1e6
+        if abs(skew_seconds) <= _MOST_SKEW_SECONDS:
+            return False
+        report.stopped = (
+            f"this host's clock differs from the database's by {skew_seconds:.0f} s: set it right (NTP);"
+            " until then nothing is given up or removed for its age"
+        )
+        _log.error("the sweep was stopped by a wrong clock", extra={"detail": report.stopped})
+        return True
 
     async def _sweep_for_ever(self) -> None:
         while True:

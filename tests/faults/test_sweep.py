@@ -7,6 +7,7 @@ wrongly, goes on beyond the brake, or writes in a dry run. Time is the sweeper's
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -218,3 +219,20 @@ async def test_times_of_tomorrow_hold_nothing_for_longer_than_times_of_now(
     report = await sweep(service, days_later=8)
     assert report.expired_ingests == [left.ingest.removeprefix("ingests/")]
     assert report.removed_blobs == [gone]
+
+
+@pytest.mark.parametrize("ahead_seconds", [90_000.0, pytest.param(-90_000.0, marks=pytest.mark.extended)])
+async def test_a_wrong_clock_gives_nothing_up(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch, ahead_seconds: float
+) -> None:
+    """Of another host than the database's."""
+    await wreck(service, DATA, committed=HALF, partial=DATA[:HALF])
+    await push(service.ingests, gguf(500_000), "kept")
+    await unreferred(service, [20_000])
+    monkeypatch.setattr("ingest_service.ingests.sweep._host_seconds", lambda: time.time() + ahead_seconds)
+    report = await sweep(service, days_later=8)
+    assert (report.expired_ingests, report.removed_blobs) == ([], [])
+    assert "differs from the database" in report.stopped
+    monkeypatch.undo()
+    report = await sweep(service, days_later=8)
+    assert (len(report.expired_ingests), len(report.removed_blobs)) == (1, 1)
