@@ -14,6 +14,19 @@ def rules_of(template: str) -> list[str]:
     return [refusal.rule for refusal in check_template(template).refusals]
 
 
+@pytest.mark.extended_when(
+    *(
+        "mro",
+        "default of float",
+        "sum of lists",
+        "filling of slice",
+        "default of pop",
+        "setdefault",
+        "fromkeys",
+    )
+    + ("filled up", "indented", "cycler's items", "dict of a dictionary", "update by name", "groupby in map")
+    + ("frame in a format", "default of groupby", "namespace of pairs")
+)
 @pytest.mark.parametrize("template", ESCAPES.values(), ids=ESCAPES)
 def test_what_reaches_an_internal_attribute_is_refused(template: str) -> None:
     assert rules_of(template) == ["C1"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from jinja2 import nodes
 
-from ingest_service.formats.templates.expressions import Expressions
+from ingest_service.formats.templates.expressions import CALLER_TEXT, Expressions
 from ingest_service.formats.templates.tree import bodies, expressions, post_order
 from ingest_service.formats.templates.values import MacroName, Value, constant, length_of, members, union
 
@@ -68,7 +68,9 @@ class _Walker:
         if isinstance(statement, nodes.Macro):
             self.scope.end_macro(statement)
         elif isinstance(statement, nodes.AssignBlock):
-            self.scope.bind(statement.target, self._text_of(statement))
+            self.scope.bind(statement.target, self._text_of(statement.body, statement.filter))
+        elif isinstance(statement, nodes.CallBlock):
+            self.scope.bind_name(CALLER_TEXT, self._text_of(statement.body, None))
 
     def _expression(self, expression: nodes.Node) -> Value:
         value = self.scope.value(expression)
@@ -92,6 +94,8 @@ class _Walker:
         elif isinstance(statement, nodes.For):
             iterated = values[id(statement.iter)]
             scope.bind(statement.target, members(iterated))
+            if statement.recursive and statement.target not in scope.recursive_targets:
+                scope.recursive_targets.append(statement.target)
             times = 0 if iterated.unknown else min(map(length_of, iterated.constants), default=0)
             if times:
                 self._found.loop_times[id(statement)] = times
@@ -112,12 +116,10 @@ class _Walker:
             for target, given in zip(statement.targets, statement.values, strict=True):
                 scope.bind(target, values[id(given)])
 
-    def _text_of(self, block: nodes.AssignBlock) -> Value:
-        """What `{% set x %}...{% endset %}` collects: the whole where it is straight, else any part of it."""
+    def _text_of(self, body: Sequence[nodes.Node], applied: nodes.Filter | None) -> Value:
+        """What `{% set x %}...{% endset %}` and a call block collect: all of it, or any part if it branches."""
         parts = [
-            node
-            for each in block.body
-            for node in ([each] if not isinstance(each, nodes.Output) else each.nodes)
+            node for each in body for node in ([each] if not isinstance(each, nodes.Output) else each.nodes)
         ]
         known = [self.scope.values.get(id(part)) for part in parts]
         straight = [value for value in known if value is not None]
@@ -125,14 +127,14 @@ class _Walker:
         if len(straight) < len(parts):
             inner = [
                 self.scope.values[id(part)]
-                for each in block.body
+                for each in body
                 for output in each.find_all(nodes.Output)
                 for part in output.nodes
                 if id(part) in self.scope.values
             ]
             text = replace(union(text, *inner), unknown=True)
-        if block.filter is not None:
-            text = self.scope.filtered_block(block.filter, text)
+        if applied is not None:
+            text = self.scope.filtered_block(applied, text)
         return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from ingest_service.formats.templates.values import (
     Value,
     constant,
     fold,
+    handed_on,
     items_of,
     length_of,
     members,
@@ -44,6 +46,18 @@ _MAX_VALUES = 256
 _ADDING = frozenset({"append", "extend", "insert", "add", "update", "setdefault"})
 _MACRO_TEXTS = frozenset({"name", "arguments"})
 _COMPARING = (nodes.Compare, nodes.Test, nodes.Not)
+#: Methods that give back one of their arguments: which ones.
+_GIVING = {"get": slice(1, None), "replace": slice(1, 2), "join": slice(0, 1)}
+#: Attributes of generators, frames and classes that lead to Python's built-in functions; Jinja2's sandbox has
+#: most of them in its own list.
+_INNER = frozenset(
+    {"mro", "gi_frame", "gi_code", "gi_yieldfrom", "cr_frame", "cr_code", "cr_await", "ag_frame", "ag_code"}
+    | {"ag_await", "tb_frame", "tb_next", "f_back", "f_builtins", "f_code", "f_globals", "f_locals"}
+)
+
+
+#: What `caller()` gives: the text of a call block. No variable has such a name.
+CALLER_TEXT = "caller()"
 
 
 class TooMuch(Exception):
@@ -57,6 +71,8 @@ class Expressions:
         self.names: dict[str, Value] = {}
         self.values: dict[int, Value] = {}
         self.caller_arguments: list[str] = []
+        #: Of loops that call themselves.
+        self.recursive_targets: list[nodes.Node] = []
         self.changed = False
         #: In the first round only: sizes add up with every pass over an assignment.
         self.counts_sizes = True
@@ -284,9 +300,11 @@ class Expressions:
         macros = [each.name for each in callee.constants if isinstance(each, MacroName)]
         if macros:
             return self._macro_call(macros, arguments, keywords)
+        handed = [*arguments, *keywords.values()]
         if isinstance(node.node, nodes.Getattr | nodes.Getitem):
-            return self._method_call(node.node, arguments)
-        return UNKNOWN
+            return self._method_call(node.node, arguments, keywords)
+        # A joiner gives the text that it was made with.
+        return union(not_followed(UNKNOWN, *handed), constant(*callee.texts))
 
     def _global_call(self, name: str, arguments: list[Value], keywords: dict[str, Value]) -> Value | None:
         if name in self.names:
@@ -294,24 +312,29 @@ class Expressions:
         if name == "range":
             return self._range(arguments)
         if name == "dict":
-            return self._dictionary([(constant(key), value) for key, value in keywords.items()])
+            named = self._dictionary([(constant(key), value) for key, value in keywords.items()])
+            return union(named, *map(_as_pairs, arguments))
         if name == "namespace":
             for key, given in keywords.items():
                 self.bind_name("." + key, given)
-            for argument in arguments:
-                for pairs in argument.constants:
-                    for field, each in pairs.items if isinstance(pairs, Pairs) else ():
-                        self.bind_name(f".{field}", constant(each))
+            self._bind_members(arguments)
             return UNKNOWN
         if name == "caller":
             for index, name_given in enumerate(self.caller_arguments):
                 self.bind_name(name_given, arguments[index] if index < len(arguments) else union(*arguments))
+            return union(self.names.get(CALLER_TEXT, UNKNOWN), UNKNOWN)
+        if name == "loop":
+            # A recursive loop, over what it is called with.
+            for target in self.recursive_targets:
+                self.bind(target, members(union(*arguments)))
             return UNKNOWN
         if name in ("cycler", "joiner"):
             # What it gives one after the other, through its `next`.
-            self.bind_name(".next", union(*arguments, *keywords.values()))
-            return replace(union(*arguments, *keywords.values()), opaque=True)
-        return UNKNOWN
+            given = union(*arguments, *keywords.values())
+            for field in (".next", ".current", ".items"):
+                self.bind_name(field, given if field != ".items" else self._sequence(arguments))
+            return replace(given, opaque=True)
+        return not_followed(UNKNOWN, *arguments, *keywords.values())
 
     def _range(self, arguments: list[Value]) -> Value:
         result = fold(range, *arguments) if arguments else UNKNOWN
@@ -350,9 +373,23 @@ class Expressions:
             self._macro_texts[macro.name] = text
             self.changed = True
 
-    def _method_call(self, node: nodes.Getattr | nodes.Getitem, arguments: list[Value]) -> Value:
+    def _bind_members(self, arguments: Sequence[Value]) -> None:
+        """The pairs of these dictionaries, as attributes of whatever takes them."""
+        for argument in map(_as_pairs, arguments):
+            for pairs in argument.constants:
+                for field, each in pairs.items:
+                    self.bind_name(f".{field}", constant(each))
+
+    def _method_call(
+        self, node: nodes.Getattr | nodes.Getitem, arguments: list[Value], keywords: dict[str, Value]
+    ) -> Value:
         base = self.values[id(node.node)]
         names = [node.attr] if isinstance(node, nodes.Getattr) else self.values[id(node.arg)].texts
+        if "update" in names:
+            self._bind_members(arguments)
+            for field, given in keywords.items():
+                self.bind_name("." + field, given)
+        arguments = [*arguments, *keywords.values()]
         results = [self._method(node.node, base, name, arguments) for name in names]
         return union(*results) if results else not_followed(base, *arguments)
 
@@ -363,7 +400,7 @@ class Expressions:
                 self.bind_name(target.name, replace(added, unknown=True))
             elif isinstance(target, nodes.Getattr):
                 self.bind_name("." + target.attr, replace(added, unknown=True))
-            return UNKNOWN
+            return replace(added, unknown=True) if name == "setdefault" else UNKNOWN
         if name in NUMERIC_METHODS:
             return UNKNOWN
         if name == "next":
@@ -374,14 +411,15 @@ class Expressions:
             return filters.folded(METHODS[name], base, arguments)
         if name in METHODS and base.unknown:
             mark = name in ("join", "replace") and any(_has_mark(argument) for argument in arguments)
-            return replace(UNKNOWN, underscored=mark)
+            given = arguments[_GIVING.get(name, slice(0))]
+            return replace(handed_on(*given), unknown=True, assembled=False, underscored=mark)
         return not_followed(base, *arguments)
 
     # Attributes
 
     def _attribute(self, node: nodes.Getattr) -> Value:
         base = self.values[id(node.node)]
-        if node.attr.startswith("_") and not self._is_own_attribute(node):
+        if _is_inner(node.attr) and not self._is_own_attribute(node):
             self._escape(node.attr)
         self.check_format(base, node.attr)
         if node.attr in _MACRO_TEXTS and any(isinstance(each, MacroName) for each in base.constants):
@@ -423,7 +461,7 @@ class Expressions:
     def check_name(self, name: Value) -> None:
         """C1: of an attribute's or a key's name."""
         for text in name.texts:
-            if text.startswith("_"):
+            if _is_inner(text):
                 self._escape(text)
         if name.assembled:
             self.refuse("a name that it assembles from its own texts")
@@ -432,7 +470,7 @@ class Expressions:
         """C1: of `a.b,c`, as filters take it."""
         for text in path.texts:
             for part in text.replace(",", ".").split("."):
-                if part.strip().startswith("_"):
+                if _is_inner(part.strip()):
                     self._escape(part.strip())
         if path.assembled:
             self.refuse("a name that it assembles from its own texts")
@@ -444,7 +482,7 @@ class Expressions:
         for text in base.texts:
             for field in text.split("{")[1:]:
                 inner = field.split("}")[0]
-                if "._" in inner or "[_" in inner:
+                if any(map(_is_inner, re.split(r"[.\[\]]", inner)[1:])):
                     self._escape(inner)
 
     def _escape(self, name: str) -> None:
@@ -467,6 +505,21 @@ class Expressions:
         for each in reversed(chain):
             text = filters.apply(self, each, text)
         return text
+
+
+def _as_pairs(value: Value) -> Value:
+    """The dictionaries among these, and those that `dict` makes of lists of pairs."""
+    found: list[Pairs] = []
+    for each in value.constants:
+        if isinstance(each, Pairs):
+            found.append(each)
+        elif isinstance(each, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in each):
+            found.append(Pairs(each))
+    return replace(constant(*found), unknown=True, assembled=value.assembled)
+
+
+def _is_inner(name: str) -> bool:
+    return name.startswith("_") or name in _INNER
 
 
 def _member(name: str) -> Callable[[object], object]:

@@ -17,6 +17,7 @@ from ingest_service.formats.templates.folding import (
 )
 from ingest_service.formats.templates.values import (
     UNKNOWN,
+    Pairs,
     Value,
     constant,
     fold,
@@ -45,6 +46,9 @@ def apply(scope: Expressions, node: nodes.Filter, base: Value | None = None) -> 
     keywords = {str(keyword.key): scope.values[id(keyword.value)] for keyword in node.kwargs}
     if node.dyn_args is not None:
         arguments.append(members(scope.values[id(node.dyn_args)]))
+    if node.dyn_kwargs is not None:
+        for pairs in scope.values[id(node.dyn_kwargs)].constants:
+            keywords |= {str(key): constant(each) for key, each in pairs.items if isinstance(pairs, Pairs)}
     _check_attributes(scope, node.name, arguments, keywords)
     return result_of(node.name, base, [*arguments, *keywords.values()])
 
@@ -52,7 +56,8 @@ def apply(scope: Expressions, node: nodes.Filter, base: Value | None = None) -> 
 def result_of(name: str, base: Value, arguments: list[Value]) -> Value:
     """What the filter makes of it."""
     if name in NUMERIC_FILTERS:
-        return UNKNOWN
+        # What is no number becomes the default of `int` and `float`; a sum may be one of lists.
+        return not_followed(base if name == "sum" else UNKNOWN, *arguments)
     if name in ("default", "d"):
         return union(base, *arguments)
     if name in _CHOOSING:
@@ -74,6 +79,10 @@ def folded(function: Callable[..., Any], base: Value, arguments: list[Value]) ->
     """Of constants; an unknown text stays one, and taking it apart may bring out an underscore in it."""
     result = fold(function, base, *arguments)
     is_lost = base.has_text and not result.constants
+    if base.unknown and function is FILTERS["replace"]:
+        # The whole of the text may be what is replaced.
+        names = [text for argument in arguments[1:2] for text in argument.texts if len(text.strip("_"))]
+        result = union(result, constant(*names))
     marks = any("_" in text for argument in arguments for text in argument.texts)
     return replace(
         result,
@@ -89,6 +98,9 @@ def formatted(base: Value, arguments: list[Value], mark: str = "%") -> Value:
     result = fold(percent if mark == "%" else braces, base, *arguments)
     if not base.texts:
         return replace(result, unknown=result.unknown or base.unknown)
+    if not result.constants:
+        # Arguments by name or by number, or beside ones that are not known.
+        result = union(result, not_followed(UNKNOWN, *arguments))
     if not any(argument.unknown for argument in arguments) and (result.constants or result.assembled):
         return result
     # With parts that are not known: how it begins, and whether letters are made of numbers.
@@ -136,9 +148,9 @@ def _check_attributes(
         scope.check_path(keywords["attribute"])
     if name == "map" and arguments:
         filter_name = arguments[0]
-        if "attr" in filter_name.texts:
-            _check_attr(scope, arguments[1] if len(arguments) > 1 else UNKNOWN)
-        elif filter_name.assembled or (filter_name.unknown and len(arguments) > 1):
+        for text in filter_name.texts:
+            _check_attributes(scope, text, arguments[1:], keywords)
+        if filter_name.assembled or (filter_name.unknown and len(arguments) > 1):
             scope.refuse("`map` with a filter that is not named plainly")
 
 

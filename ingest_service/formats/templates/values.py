@@ -134,11 +134,25 @@ def fold(function: Callable[..., Any], *operands: Value) -> Value:
 def not_followed(base: Value, *arguments: Value) -> Value:
     """What an operation makes that is not worked out: of texts of the template's own, an assembled one."""
     assembled = base.has_text or base.assembled or (base.opaque and not base.constants and not base.unknown)
-    return Value(
+    given = handed_on(*arguments)
+    return replace(
+        given,
         unknown=True,
-        assembled=assembled or base.underscored or any(argument.assembled for argument in arguments),
-        underscored=base.underscored,
+        assembled=assembled or base.underscored or given.assembled,
+        underscored=base.underscored or given.underscored,
     )
+
+
+def handed_on(*arguments: Value) -> Value:
+    """One of these arguments, or of what they have in them: what a filter or method may give back."""
+    lists = (
+        replace(each, constants=frozenset(one for one in each.constants if not isinstance(one, str)))
+        for each in arguments
+    )
+    given = union(*arguments, *map(members, lists))
+    texts = frozenset(each for each in given.constants if isinstance(each, str | Pairs | tuple))
+    has_mark = any("_" in each for each in texts if isinstance(each, str))
+    return Value(texts, assembled=given.assembled, underscored=given.underscored or has_mark)
 
 
 def members(value: Value) -> Value:
