@@ -121,6 +121,17 @@ ESCAPES = {
     "groupby in map": "{{ [[cycler]]|map('groupby', '__init__')|list }}",
     "spread names": "{{ [cycler]|map(**{'attribute': '__init__'})|list }}",
     "strftime_now": "{{ cycler[strftime_now('__init__')] }}",
+    "kept method": "{% set f = '__INIT__'.lower %}{{ cycler[f()] }}",
+    "kept method of a list": "{% set l = ['__init__'] %}{% set p = l.pop %}{{ cycler[p()] }}",
+    "kwargs": "{% macro m() %}{% for k, v in kwargs.items() %}{{ cycler[v] }}{% endfor %}{% endmacro %}{{ m(x='__init__') }}",
+    "values of kwargs": "{% macro m() %}{{ cycler[kwargs.values()|first] }}{% endmacro %}{{ m(x='__init__') }}",
+    "spread into a macro": "{% macro m(a) %}{{ cycler[a] }}{% endmacro %}{{ m(**{'a': '__init__'}) }}",
+    "call block by name": "{% macro m() %}{{ caller(x='__init__') }}{% endmacro %}{% call(x) m() %}{{ cycler[x] }}{% endcall %}",
+    "kept caller": "{% macro m() %}{% set c = caller %}{{ cycler[c()] }}{% endmacro %}{% call m() %}__init__{% endcall %}",
+    "loop's next item": "{% for a in [1, '__init__'] %}{{ cycler[loop.nextitem] }}{% endfor %}",
+    "translated": "{{ cycler[messages[0].role.translate({117: '__init__', 115: ''})] }}",
+    "after a text that may be empty": "{{ cycler[messages[0].role[4:] ~ '__init__'] }}",
+    "percent around an unknown text": "{{ cycler['%s__init__' % messages[0].x] }}",
     "the whole way": "{{ cycler['\\x5f\\x5finit\\x5f\\x5f']" + _END + " }}",
 }
 
@@ -168,6 +179,7 @@ BOMBS = {
 #: What real templates do, or what only looks dangerous.
 SOUND = {
     "defaults": "{{ x[m.get('a_b', 'c_d')] }}{{ x[m.n|int(0)] }}{{ x[m.name|replace('-', '_')] }}",
+    "unknown texts with a suffix": "{{ x[m.name ~ '_text'] }}{{ x['%s_text' % m.name] }}{{ '__' ~ m.name ~ '__' }}",
     "a filled row": "{% for row in messages|batch(3, '_') %}{{ row[0].role.ljust(9, '_') }}{% endfor %}",
     "a block's text": "{% macro m() %}<{{ caller() }}>{% endmacro %}{% call m() %}__init__{% endcall %}",
     "prose": "Do not use x.__class__ or |attr('x'); {{ messages[0].content }}",

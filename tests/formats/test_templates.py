@@ -14,19 +14,15 @@ def rules_of(template: str) -> list[str]:
     return [refusal.rule for refusal in check_template(template).refusals]
 
 
+@pytest.mark.extended_when("mro", "frame in a format", "default of float", "sum of lists", "filling of slice")
 @pytest.mark.extended_when(
-    *(
-        "mro",
-        "default of float",
-        "sum of lists",
-        "filling of slice",
-        "default of pop",
-        "setdefault",
-        "fromkeys",
-    )
-    + ("filled up", "indented", "cycler's items", "dict of a dictionary", "update by name", "groupby in map")
-    + ("frame in a format", "default of groupby", "namespace of pairs")
+    "default of pop", "default of groupby", "setdefault", "fromkeys", "filled up", "indented"
 )
+@pytest.mark.extended_when("cycler's items", "dict of a dictionary", "namespace of pairs", "update by name")
+@pytest.mark.extended_when(
+    "groupby in map", "spread names", "loop's next item", "values of kwargs", "translated"
+)
+@pytest.mark.extended_when("kept method of a list", "call block by name", "percent around an unknown text")
 @pytest.mark.parametrize("template", ESCAPES.values(), ids=ESCAPES)
 def test_what_reaches_an_internal_attribute_is_refused(template: str) -> None:
     assert rules_of(template) == ["C1"]

@@ -92,15 +92,7 @@ class _Walker:
             else:
                 scope.bind(statement.target, value)
         elif isinstance(statement, nodes.For):
-            iterated = values[id(statement.iter)]
-            scope.bind(statement.target, members(iterated))
-            if statement.recursive and statement.target not in scope.recursive_targets:
-                scope.recursive_targets.append(statement.target)
-            times = 0 if iterated.unknown else min(map(length_of, iterated.constants), default=0)
-            if times:
-                self._found.loop_times[id(statement)] = times
-            else:
-                self._found.loop_times.pop(id(statement), None)
+            self._bind_loop(statement, values[id(statement.iter)])
         elif isinstance(statement, nodes.If):
             if values[id(statement.test)].is_true:
                 self._found.always_true.add(id(statement))
@@ -116,8 +108,22 @@ class _Walker:
             for target, given in zip(statement.targets, statement.values, strict=True):
                 scope.bind(target, values[id(given)])
 
+    def _bind_loop(self, statement: nodes.For, iterated: Value) -> None:
+        scope = self.scope
+        scope.bind(statement.target, members(iterated))
+        if iterated.has_text:
+            for name in (".previtem", ".nextitem"):
+                scope.bind_name(name, members(iterated))
+        if statement.recursive and statement.target not in scope.recursive_targets:
+            scope.recursive_targets.append(statement.target)
+        times = 0 if iterated.unknown else min(map(length_of, iterated.constants), default=0)
+        if times:
+            self._found.loop_times[id(statement)] = times
+        else:
+            self._found.loop_times.pop(id(statement), None)
+
     def _text_of(self, body: Sequence[nodes.Node], applied: nodes.Filter | None) -> Value:
-        """What `{% set x %}...{% endset %}` and a call block collect: all of it, or any part if it branches."""
+        """What `{% set x %}...{% endset %}` and a call block collect: all, or any part if it branches."""
         parts = [
             node for each in body for node in ([each] if not isinstance(each, nodes.Output) else each.nodes)
         ]

@@ -29,6 +29,7 @@ from ingest_service.formats.templates.values import (
     items_of,
     length_of,
     members,
+    named_by,
     not_followed,
     union,
 )
@@ -48,6 +49,23 @@ _MACRO_TEXTS = frozenset({"name", "arguments"})
 _COMPARING = (nodes.Compare, nodes.Test, nodes.Not)
 #: Methods that give back one of their arguments: which ones.
 _GIVING = {"get": slice(1, None), "replace": slice(1, 2), "join": slice(0, 1)}
+#: Methods of texts and lists whose names no message and no tool has as a field.
+_KEPT_METHODS = frozenset(
+    {
+        "lower",
+        "upper",
+        "capitalize",
+        "swapcase",
+        "casefold",
+        "strip",
+        "lstrip",
+        "rstrip",
+        "split",
+        "rsplit",
+        "pop",
+    }
+    | {"splitlines", "replace", "partition", "rpartition", "removeprefix", "removesuffix", "join"}
+)
 #: Attributes of generators, frames and classes that lead to Python's built-in functions; Jinja2's sandbox has
 #: most of them in its own list.
 _INNER = frozenset(
@@ -130,6 +148,8 @@ class Expressions:
     def _name(self, name: str) -> Value:
         if name in self.names:
             return replace(self.names[name], size=self._sizes.get(name, 0))
+        if name == "caller":
+            return replace(constant(MacroName(CALLER_TEXT)), opaque=True)
         return Value(opaque=True) if name in _GLOBALS else UNKNOWN
 
     # Values
@@ -246,11 +266,16 @@ class Expressions:
         # Of an unknown text it is what it begins with.
         folded = fold(concatenate, *known) if known else Value() if parts else constant("")
         rest = parts[len(known) :]
-        has_mark = any(_has_mark(part) for part in (*rest, folded)) and any(part.unknown for part in parts)
+        has_unknown = any(part.unknown for part in parts)
+        has_mark = any(_has_mark(part) for part in (*rest, folded)) and has_unknown
+        # What is not known may be empty.
+        written = "".join(max(part.texts, key=lambda each: each.count("_"), default="") for part in parts)
         return replace(
             folded,
             unknown=any(part.unknown for part in parts),
-            assembled=folded.assembled or any(part.assembled for part in parts),
+            assembled=folded.assembled
+            or any(part.assembled for part in parts)
+            or (bool(rest) and has_unknown and "__" in written),
             underscored=has_mark or any(part.underscored for part in parts),
             size=max(size, folded.size),
         )
@@ -293,6 +318,8 @@ class Expressions:
         keywords = {str(keyword.key): self.values[id(keyword.value)] for keyword in node.kwargs}
         spread = [each for each in (node.dyn_args, node.dyn_kwargs) if each is not None]
         arguments.extend(members(self.values[id(each)]) for each in spread)
+        if node.dyn_kwargs is not None:
+            keywords |= named_by(self.values[id(node.dyn_kwargs)])
         if isinstance(node.node, nodes.Name):
             built_in = self._global_call(node.node.name, arguments, keywords)
             if built_in is not None:
@@ -304,7 +331,8 @@ class Expressions:
         if isinstance(node.node, nodes.Getattr | nodes.Getitem):
             return self._method_call(node.node, arguments, keywords)
         # A joiner gives the text that it was made with.
-        return union(not_followed(UNKNOWN, *handed), constant(*callee.texts))
+        given = union(not_followed(UNKNOWN, *handed), constant(*callee.texts))
+        return replace(given, assembled=given.assembled or callee.assembled)
 
     def _global_call(self, name: str, arguments: list[Value], keywords: dict[str, Value]) -> Value | None:
         if name in self.names:
@@ -320,9 +348,7 @@ class Expressions:
             self._bind_members(arguments)
             return UNKNOWN
         if name == "caller":
-            for index, name_given in enumerate(self.caller_arguments):
-                self.bind_name(name_given, arguments[index] if index < len(arguments) else union(*arguments))
-            return union(self.names.get(CALLER_TEXT, UNKNOWN), UNKNOWN)
+            return self._caller(arguments, keywords)
         if name == "loop":
             # A recursive loop, over what it is called with.
             for target in self.recursive_targets:
@@ -335,6 +361,14 @@ class Expressions:
                 self.bind_name(field, given if field != ".items" else self._sequence(arguments))
             return replace(given, opaque=True)
         return not_followed(UNKNOWN, *arguments, *keywords.values())
+
+    def _caller(self, arguments: list[Value], keywords: dict[str, Value]) -> Value:
+        """A call block: it takes these, and gives its text."""
+        for index, name in enumerate(self.caller_arguments):
+            self.bind_name(name, arguments[index] if index < len(arguments) else union(*arguments))
+        for name, given in keywords.items():
+            self.bind_name(name, given)
+        return union(self.names.get(CALLER_TEXT, UNKNOWN), UNKNOWN)
 
     def _range(self, arguments: list[Value]) -> Value:
         result = fold(range, *arguments) if arguments else UNKNOWN
@@ -352,10 +386,16 @@ class Expressions:
     def _macro_call(self, names: list[str], arguments: list[Value], keywords: dict[str, Value]) -> Value:
         results = []
         for name in names:
+            if name == CALLER_TEXT:
+                results.append(self._caller(arguments, keywords))
+                continue
             for macro in self._macros.get(name, ()):
                 parameters = [argument.name for argument in macro.args]
                 for parameter, value in zip(parameters, arguments, strict=False):
                     self.bind_name(parameter, value)
+                others = [(constant(key), each) for key, each in keywords.items() if key not in parameters]
+                if others:
+                    self.bind_name("kwargs", self._dictionary(others))
                 for parameter, value in keywords.items():
                     self.bind_name(parameter if parameter in parameters else "." + parameter, value)
                 for value in arguments[len(parameters) :]:
@@ -423,6 +463,9 @@ class Expressions:
             self._escape(node.attr)
         self.check_format(base, node.attr)
         if node.attr in _MACRO_TEXTS and any(isinstance(each, MacroName) for each in base.constants):
+            return Value(unknown=True, assembled=True)
+        if node.attr in _KEPT_METHODS and base.has_text:
+            # A method that is kept: it may be called later.
             return Value(unknown=True, assembled=True)
         found = fold(_member(node.attr), base)
         own = self.names.get("." + node.attr)

@@ -17,12 +17,12 @@ from ingest_service.formats.templates.folding import (
 )
 from ingest_service.formats.templates.values import (
     UNKNOWN,
-    Pairs,
     Value,
     constant,
     fold,
     items_of,
     members,
+    named_by,
     not_followed,
     union,
 )
@@ -47,8 +47,7 @@ def apply(scope: Expressions, node: nodes.Filter, base: Value | None = None) -> 
     if node.dyn_args is not None:
         arguments.append(members(scope.values[id(node.dyn_args)]))
     if node.dyn_kwargs is not None:
-        for pairs in scope.values[id(node.dyn_kwargs)].constants:
-            keywords |= {str(key): constant(each) for key, each in pairs.items if isinstance(pairs, Pairs)}
+        keywords |= named_by(scope.values[id(node.dyn_kwargs)])
     _check_attributes(scope, node.name, arguments, keywords)
     return result_of(node.name, base, [*arguments, *keywords.values()])
 
@@ -108,6 +107,8 @@ def formatted(base: Value, arguments: list[Value], mark: str = "%") -> Value:
     numbers = any("%c" in text or ":c" in text for text in base.texts)
     opaque = any(argument.opaque or argument.iterator for argument in arguments)
     rest = any("_" in text for text in base.texts)
+    # What stands for an unknown part may be empty.
+    opaque = opaque or any("__" in text for text in base.texts)
     merged = union(result, constant(*(start for start in starts if start)))
     return replace(merged, unknown=True, assembled=merged.assembled or numbers or opaque, underscored=rest)
 

@@ -143,13 +143,26 @@ def not_followed(base: Value, *arguments: Value) -> Value:
     )
 
 
+def named_by(value: Value) -> dict[str, Value]:
+    """`**value`: arguments by name."""
+    return {
+        str(key): constant(each)
+        for pairs in value.constants
+        if isinstance(pairs, Pairs)
+        for key, each in pairs.items
+    }
+
+
 def handed_on(*arguments: Value) -> Value:
     """One of these arguments, or of what they have in them: what a filter or method may give back."""
     lists = (
         replace(each, constants=frozenset(one for one in each.constants if not isinstance(one, str)))
         for each in arguments
     )
-    given = union(*arguments, *map(members, lists))
+    kept = list(lists)
+    dictionaries = [one for each in kept for one in each.constants if isinstance(one, Pairs)]
+    inner = constant(*(value for one in dictionaries for _, value in one.items))
+    given = union(*arguments, *map(members, kept), inner)
     texts = frozenset(each for each in given.constants if isinstance(each, str | Pairs | tuple))
     has_mark = any("_" in each for each in texts if isinstance(each, str))
     return Value(texts, assembled=given.assembled, underscored=given.underscored or has_mark)
