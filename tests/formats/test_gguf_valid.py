@@ -52,9 +52,18 @@ def test_a_tensor_may_have_no_elements() -> None:
     assert facts_of(G.but(tensors=tensors)).parameter_count == 32
 
 
-def test_ollamas_converter_leaves_deepseeks_rope_scaling_empty() -> None:
-    (warning,) = facts_of(of("deepseek2", {"rope.scaling.type": text("")})).warnings
-    assert "deepseek2.rope.scaling.type is empty" in warning
+@pytest.mark.extended_when("laguna", "olmo3")
+@pytest.mark.parametrize("architecture", ["deepseek2", "laguna", "mistral3", "olmo3"])
+@pytest.mark.parametrize(("scaling", "shown"), [("", "empty"), ("default", "'default'")])
+def test_ollamas_converters_write_a_rope_scaling_that_is_none(
+    architecture: str, scaling: str, shown: str
+) -> None:
+    (warning,) = facts_of(of(architecture, {"rope.scaling.type": text(scaling)})).warnings
+    assert f"{architecture}.rope.scaling.type is {shown}" in warning
+
+
+def test_a_text_may_be_as_long_as_the_longest_tokenizer_of_hugging_face() -> None:
+    facts_of(G.but({"tokenizer.huggingface.json": text("x" * (34 << 20))}))
 
 
 def test_the_type_that_early_ollama_had_for_mxfp4_is_named() -> None:

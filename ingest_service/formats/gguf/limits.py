@@ -12,7 +12,8 @@ class GgufLimits:
     max_header_bytes: int = 64 << 20
     max_pairs: int = 4096
     max_tensors: int = 65_536
-    max_string_bytes: int = 16 << 20
+    #: Of most nothing is kept; the longest known one is the 34 MB of Gemma's `tokenizer.huggingface.json`.
+    max_string_bytes: int = 48 << 20
     max_array_elements: int = 64 << 20
     max_alignment_bytes: int = 1 << 20
     max_blocks: int = 512

@@ -15,6 +15,9 @@ _WITHOUT_HEADS = ("mamba", "rwkv", "arwkv", "wavtokenizer")
 #: llama.cpp divides by their number of heads; it refuses others' 0 in words.
 _DIVIDE_BY_HEADS = frozenset({"gemma2"})
 _ROPE_SCALINGS = frozenset({"none", "linear", "yarn", "longrope"})
+#: What Ollama's converters of these write where a model has no scaling, and its own engine reads as none.
+_NO_ROPE_SCALING = frozenset({"", "default"})
+_CONVERTED_BY_OLLAMA = frozenset({"deepseek2", "laguna", "mistral3", "olmo3"})
 
 
 def check_hyperparameters(metadata: Metadata, limits: GgufLimits) -> None:
@@ -31,9 +34,11 @@ def check_hyperparameters(metadata: Metadata, limits: GgufLimits) -> None:
     _check_heads(metadata, prefix)
     check_experts(metadata, prefix, limits)
     key = prefix + "rope.scaling.type"
-    if metadata.text(key) == "" and metadata.architecture == "deepseek2":
-        metadata.warnings.append(f"{key} is empty, as Ollama's converter writes it: llama.cpp aborts of that")
-    elif key in metadata.values and metadata.text(key) not in _ROPE_SCALINGS:
+    scaling = metadata.text(key)
+    if scaling in _NO_ROPE_SCALING and metadata.architecture in _CONVERTED_BY_OLLAMA:
+        shown = "empty" if not scaling else repr(scaling)
+        metadata.warnings.append(f"{key} is {shown}, as Ollama's converter writes it: llama.cpp aborts of that")
+    elif key in metadata.values and scaling not in _ROPE_SCALINGS:
         message = f"{metadata.values[key].data!r} is no scaling that llama.cpp knows: it would abort."
         metadata.faults.add("M6", metadata.offset(key), key, message)
 
