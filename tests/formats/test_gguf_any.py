@@ -138,7 +138,7 @@ MUCH: dict[str, Callable[[], bytes]] = {
     "small arrays": lambda: repeated(b".head_count", numbers(U8, [7] * 16_000)),
     "long keys": lambda: repeated(b"k" * 16_000, u32(1)),
     "long texts": lambda: repeated(b".rope.scaling.type", text("t" * 16_000)),
-    "one string of 48 MiB": lambda: START + counted(b"k") + text(bytes(48 * MIB)),
+    "one string of 16 MiB": lambda: START + counted(b"k") + text(bytes(16 * MIB)),
     "a million tokens": lambda: (
         Gguf(
             pairs={**MODEL_PAIRS, "tokenizer.ggml.tokens": texts([f"{index:x}" for index in range(1 << 20)])}
