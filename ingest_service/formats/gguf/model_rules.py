@@ -37,7 +37,9 @@ def check_hyperparameters(metadata: Metadata, limits: GgufLimits) -> None:
     scaling = metadata.text(key)
     if scaling in _NO_ROPE_SCALING and metadata.architecture in _CONVERTED_BY_OLLAMA:
         shown = "empty" if not scaling else repr(scaling)
-        metadata.warnings.append(f"{key} is {shown}, as Ollama's converter writes it: llama.cpp aborts of that")
+        metadata.warnings.append(
+            f"{key} is {shown}, as Ollama's converter writes it: llama.cpp aborts of that"
+        )
     elif key in metadata.values and scaling not in _ROPE_SCALINGS:
         message = f"{metadata.values[key].data!r} is no scaling that llama.cpp knows: it would abort."
         metadata.faults.add("M6", metadata.offset(key), key, message)
