@@ -28,6 +28,7 @@ _REMEDIES = {
     "T1": "Rename the tensor: convert the model anew.",
     "T2": "Write each tensor once: convert the model anew.",
     "T5": "Quantize the model anew with a current llama.cpp.",
+    "T9": "Quantize the model anew with a current llama.cpp.",
     "S1": "Send the whole file: download it again and compare its size and sha256 with the publisher's.",
     "S2": "Remove what follows the tensors, or set INGEST_ALLOW_TRAILING_BYTES.",
     "M": _METADATA,

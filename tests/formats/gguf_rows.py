@@ -33,6 +33,7 @@ TEMPLATE = "tokenizer.chat_template"
 CHARSMAP = "tokenizer.ggml.precompiled_charsmap"
 SHARD = {"split.no": number(U16, 1), "split.count": number(U16, 2), "split.tensors.count": number(I32, 9)}
 CLIP = G.but({"general.architecture": text("clip"), "general.type": text("mmproj")})
+ADAPTER = Gguf({"general.architecture": text("llama"), "general.type": text("adapter")})
 #: It splits an image of one size into patches.
 VIT = CLIP.but({"clip.projector_type": text("mlp"), "clip.vision.block_count": u32(1),
                 "clip.vision.embedding_length": u32(8)})  # fmt: skip
@@ -201,6 +202,17 @@ TENSORS = (
         G.but({"general.alignment": u32(128)}, tensors=(Tensor("t", (2**63 - 2**20,), 24),), alignment=128)),
     Row("T7", "sum with the header", "file size", G.but(tensors=(Tensor("t", (2**61 - 16,)),)),
         G.but(tensors=(Tensor("t", (2**61 - 1024,)),))),
+    tensor_row("T9", "integers", Tensor("blk.0.attn_q.weight", (64, 2), 24),
+               Tensor("blk.0.x.weight", (64, 2), 24), "blk.0.attn_q.weight"),
+    tensor_row("T9", "f64", Tensor("output.weight", (64, 2), 28), Tensor("output.weight", (64, 2), 30),
+               "output.weight"),
+    tensor_row("T9", "bias", Tensor("blk.1.ffn_up.bias", (64,), 27), Tensor("blk.1.ffn_up.bias", (64,), 0),
+               "blk.1.ffn_up.bias"),
+    tensor_row("T9", "of an adapter", Tensor("blk.0.ffn_up.weight.lora_a", (64, 2), 26),
+               Tensor("blk.0.ffn_up.weight.lora_a", (64, 2), 8), "blk.0.ffn_up.weight.lora_a"),
+    key_row("A5", "alpha", "adapter.lora.alpha", u32(16), number(F32, 16), ADAPTER),
+    key_row("A5", "alphas", "adapter.lora.alpha", numbers(U32, [16]), numbers(F32, [16]), ADAPTER),
+    key_row("A5", "type", "adapter.type", u32(1), text("lora"), ADAPTER),
     tensor_row("T8", "half a block", Tensor("t", (48, 2), 8), Tensor("t", (64, 2), 8)),
     Row("S1", "one byte short", "file size", G, G, bad_size_bytes=G.min_size_bytes - 1),
     Row("S1", "ends within the table", "output_norm.weight", G, G, bad_size_bytes=len(G.header) - 1),

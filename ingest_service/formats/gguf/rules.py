@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ingest_service.formats.gguf.adapter_rules import check_adapter
 from ingest_service.formats.gguf.architecture_rules import check_architecture_numbers
 from ingest_service.formats.gguf.attention_rules import check_attention
 from ingest_service.formats.gguf.content import check_templates
@@ -33,6 +34,7 @@ def check_pairs(metadata: Metadata, limits: GgufLimits) -> int | None:
     with faults.collected():
         check_templates(metadata, limits)
     check_projector(metadata)
+    check_adapter(metadata)
     if metadata.is_model:
         # Without an architecture it is not known which keys these rules are about.
         if has_architecture:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ingest_service.formats.faults import refuse
 from ingest_service.formats.gguf.limits import GgufLimits
-from ingest_service.formats.gguf.types import OLD_MXFP4, REMOVED_TENSOR_TYPES, TENSOR_TYPES
+from ingest_service.formats.gguf.types import NEVER_WEIGHTS, OLD_MXFP4, REMOVED_TENSOR_TYPES, TENSOR_TYPES
 from ingest_service.formats.source import Source, Steps
 
 _U64 = struct.Struct("<Q")
@@ -18,6 +19,12 @@ _MAX_NAME_BYTES = 63
 _MAX_DIMENSIONS = 4
 _TOO_MUCH = 2**63
 DEFAULT_ALIGNMENT = 32
+#: Tensors that every architecture multiplies with; others may be tables of integers.
+_WEIGHTS = re.compile(
+    rb"(?:token_embd|output|output_norm|rope_freqs"
+    rb"|blk\.\d+\.(?:attn_(?:norm|[qkv]|output)|ffn_(?:norm|gate|up|down)))"
+    rb"\.(?:weight|weight\.lora_[ab]|bias|scale)"
+)
 
 
 @dataclass(slots=True)
@@ -74,6 +81,9 @@ def read_tensors(
         at = source.offset
         number, offset = _TAIL.unpack((yield from source.take(_TAIL.size, shown)))
         size_bytes = _size_bytes(source, shape, number, at, shown)
+        if number in NEVER_WEIGHTS and _WEIGHTS.fullmatch(name):
+            message = f"Weights of type {TENSOR_TYPES[number].name}: llama.cpp crashes when it uses them."
+            source.faults.add("T9", at, shown, message)
         if tensors.is_sound and tensors.is_next_known and offset != tensors.padded_end_bytes:
             message = f"The tensor is at {offset}; after the one before it comes {tensors.padded_end_bytes}."
             source.faults.add_policy("T6", at + 4, shown, message)

@@ -50,6 +50,8 @@ TENSOR_TYPES = {
 #: What Ollama 0.11 and 0.12 called MXFP4.
 OLD_MXFP4 = 4
 REMOVED_TENSOR_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
+#: llama.cpp multiplies with none of them, and crashes where it has to.
+NEVER_WEIGHTS = frozenset({9, 24, 25, 26, 27, 28})
 #: Sound, but Ollama 0.33 answers "size overflow" to them.
 UNKNOWN_TO_OLLAMA = frozenset({34, 35, 42})
 

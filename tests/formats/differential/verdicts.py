@@ -26,7 +26,7 @@ JUSTIFIED = {
     "S1": REFUSES,
     "S2": SETTING, "C1": SETTING, "C6": SETTING,
     "K1": DIES, "T1": DIES, "T4": DIES, "A2": DIES, "C2": DIES,
-    "M4": DIES, "M6": DIES, "M7": DIES, "M8": DIES, "M9": DIES,
+    "A5": DIES, "T9": DIES, "M4": DIES, "M6": DIES, "M7": DIES, "M8": DIES, "M9": DIES,
     "V1": DIES, "V2": DIES, "V3": DIES, "V4": DIES, "V5": DIES, "V6": DIES,
     # clip asks for u32 and aborts; a list of one is a number to it, and not every kind reads every key.
     "C5": DIES,
