@@ -137,6 +137,7 @@ ESCAPES = {
 
 #: C6: what ends llama.cpp's engine, or has it work without an end.
 BOMBS = {
+    "loops around nothing": "{% set r = range(90000) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}",
     "10 kB of (": "{{ " + "(" * 10_000 + "1" + ")" * 10_000 + " }}",
     "10 kB of ( alone": "{{ " + "(" * 10_000,
     "10 kB of [": "{{ " + "[" * 10_000 + "]" * 10_000 + " }}",

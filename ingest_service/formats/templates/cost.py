@@ -202,7 +202,8 @@ class _Work:
         work = 1 + sum(self._expression(expression) for expression in expressions(statement))
         if isinstance(statement, nodes.Macro):
             return work
-        within = sum(self._sum(body) for body in bodies(statement))
+        # Every turn of a loop costs something, also of one around nothing.
+        within = 1 + sum(self._sum(body) for body in bodies(statement))
         return work + within * self._found.loop_times.get(id(statement), 1)
 
     def _expression(self, expression: nodes.Node) -> int:
