@@ -137,6 +137,9 @@ ESCAPES = {
 
 #: C6: what ends llama.cpp's engine, or has it work without an end.
 BOMBS = {
+    "indent by a billion": "{{ 'x\ny'|indent(1000000000) }}",
+    "filled up to a billion": "{{ x.ljust(1000000000) }}",
+    "a range of a text": "{% for a in range('9000000'|int) %}{% for b in range('9000000'|int) %}{% endfor %}{% endfor %}",
     "loops around nothing": "{% set r = range(90000) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}",
     "10 kB of (": "{{ " + "(" * 10_000 + "1" + ")" * 10_000 + " }}",
     "10 kB of ( alone": "{{ " + "(" * 10_000,

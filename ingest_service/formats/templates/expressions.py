@@ -45,6 +45,7 @@ _GLOBALS = frozenset(
 )
 _MAX_VALUES = 256
 _ADDING = frozenset({"append", "extend", "insert", "add", "update", "setdefault"})
+_FILLING = frozenset({"ljust", "rjust", "center", "zfill", "expandtabs"})
 _MACRO_TEXTS = frozenset({"name", "arguments"})
 _COMPARING = (nodes.Compare, nodes.Test, nodes.Not)
 #: Methods that give back one of their arguments: which ones.
@@ -441,6 +442,8 @@ class Expressions:
             elif isinstance(target, nodes.Getattr):
                 self.bind_name("." + target.attr, replace(added, unknown=True))
             return replace(added, unknown=True) if name == "setdefault" else UNKNOWN
+        if name in _FILLING:
+            self.check_widths(arguments)
         if name in NUMERIC_METHODS:
             return UNKNOWN
         if name == "next":
@@ -535,6 +538,11 @@ class Expressions:
         """C1."""
         if what not in self._escapes:
             self._escapes.append(what)
+
+    def check_widths(self, arguments: Sequence[Value]) -> None:
+        """C6: of what fills a text or list up to a width."""
+        if any(isinstance(each, int) and each > MAX_RANGE for given in arguments for each in given.constants):
+            self._bomb(f"it fills a text or list up to more than {MAX_RANGE} elements")
 
     def _bomb(self, what: str) -> None:
         if what not in self._bombs:

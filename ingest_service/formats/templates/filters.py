@@ -35,6 +35,7 @@ _ATTRIBUTES = {
     "map": None, "selectattr": 0, "rejectattr": 0, "groupby": 0, "sort": 2, "unique": 1, "min": 1, "max": 1,
     "sum": 0, "join": 1,
 }  # fmt: skip
+_FILLING = frozenset({"indent", "center", "batch", "slice", "tojson"})
 _CHOOSING = frozenset({"select", "reject", "selectattr", "rejectattr"})
 
 
@@ -49,11 +50,15 @@ def apply(scope: Expressions, node: nodes.Filter, base: Value | None = None) -> 
     if node.dyn_kwargs is not None:
         keywords |= named_by(scope.values[id(node.dyn_kwargs)])
     _check_attributes(scope, node.name, arguments, keywords)
+    if node.name in _FILLING:
+        scope.check_widths([*arguments, *keywords.values()])
     return result_of(node.name, base, [*arguments, *keywords.values()])
 
 
 def result_of(name: str, base: Value, arguments: list[Value]) -> Value:
     """What the filter makes of it."""
+    if name == "int" and base.constants and not base.unknown and not arguments:
+        return fold(int, base)
     if name in NUMERIC_FILTERS:
         # What is no number becomes the default of `int` and `float`; a sum may be one of lists.
         return not_followed(base if name == "sum" else UNKNOWN, *arguments)
